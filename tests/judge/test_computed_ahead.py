@@ -63,6 +63,15 @@ def test_the_next_one_starts_when_the_last_is_there_and_is_cut(
     assert begun == chosen
 
 
+def test_a_large_reference_is_there_when_all_its_arrays_are() -> None:
+    pending = Pending(), Pending()
+    found = LargeReference(pending, lambda pending: pending)
+    assert not found.is_there
+    for number, there in ((1, False), (0, True)):
+        pending[number].there = True
+        assert found.is_there is there
+
+
 def test_a_large_reference_drops_the_arrays_that_its_results_are_copied_from() -> None:
     whole = jax.numpy.arange(12.0).reshape(3, 4)
     found: Any = LargeReference([whole], lambda pending: pending)
@@ -117,8 +126,9 @@ def test_the_programs_loaded_ahead_are_those_that_the_verdict_calls(
     probe = next(iter(chosen.draw_one_hot_problems()))
     *_, large = chosen.large_references.problems
     load: Any = load_programs
-    for problem, measured in [(other, True), (probe, True), (large, False)]:
-        load(problem, pool, measured)
+    load(other, pool)
+    load(probe, pool)
+    load(large, pool, measured=False)
     kinds = 2 if cell == "rnn" else len(autodiff.ALL_LOSSES)
     called = [
         *([lambda: start_references([random])] if cell == "rnn" else []),

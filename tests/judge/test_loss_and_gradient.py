@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bptt_verifier.judge.candidates import list_candidates, list_pairs
-from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
+from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, takes_parameters
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.notebooks import Cell
 from bptt_verifier.program.source_file import find_definitions
@@ -139,7 +139,9 @@ TAKING = "def {}({}):\n    return {}\n"
 @pytest.mark.parametrize(
     ("functions", "before", "found"),
     [
-        ("f(w, x) tanh(w, x) df(w, x)", "", "f,df"),  # neither is named as a loss
+        ("f(w, x) tanh(w, x) df(w, x)", "", "f,df"),  # tanh is not named as a loss
+        ("wave(w, x) tanh(w, x) dwave(w, x)", "", "wave,dwave"),  # none is
+        ("wave(w, x) gradient(w, x)", "", ""),  # a gradient of what?
         ("loss(w, x) cost(w, x) cost_grad(w, x)", "", "cost,cost_grad"),  # the one of that name
         ("loss(w, x) cost(w, x) gradient(w, x)", "", ""),  # either
         ("total_cost(w, x) gradient(w, x)", "", "total_cost,gradient"),
@@ -148,8 +150,10 @@ TAKING = "def {}({}):\n    return {}\n"
         ("loss(p, q) grad(p, q)", "", ""),  # predictions, not parameters
         ("loss(p, x) grad(p, x)", "", "loss,grad"),  # beside inputs, p is a parameter
         ("loss(p, w) grad(p, w)", "", "loss,grad"),
+        ("loss(n, x) grad(n, x)", "", ""),  # numbers, not parameters
         ("loss(x) grad(x)", "W", "loss,grad"),  # of a variable that both read
         ("loss(x) grad(x)", "params", "loss,grad"),
+        ("loss(x) grad(x)", "size, W", "loss,grad"),
         ("loss(x) grad(x)", "size", ""),
     ],
 )
@@ -163,9 +167,19 @@ def test_both_take_the_same_data_and_a_parameter(
     assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == found
 
 
-def test_a_variable_that_only_one_of_both_reads_is_no_parameter(tmp_path: Path) -> None:
-    text = "W = 3\ndef loss(x):\n    return W\ndef grad(x):\n    return x\n"
+@pytest.mark.parametrize("returned", ["Wx", "xW"])
+def test_a_variable_that_only_one_of_both_reads_is_no_parameter(
+    returned: str, tmp_path: Path
+) -> None:
+    text = "W = 3\ndef loss(x):\n    return {}\ndef grad(x):\n    return {}\n".format(*returned)
     assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == ""
+
+
+def test_functions_of_other_arguments_share_no_parameters(tmp_path: Path) -> None:
+    text = "def loss(w, x): return w\ndef grad(w, y): return y\n"
+    defined = find_definitions(tmp_path, [Cell("x", text)])
+    assert takes_parameters(defined, "loss", "loss") is True
+    assert takes_parameters(defined, "loss", "grad") is False
 
 
 def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge import named_code
@@ -74,3 +75,40 @@ def test_a_class_needs_no_object_only_if_all_its_methods_need_none() -> None:
     assert find_static(Mixed, []) == []
     assert find_static(Mixed, ["forward"]) == ["forward"]
     assert find_static(Static, []) == ["forward", "backward"]
+
+
+class Lists:
+    """A class of the user's with a list of numbers for a parameter."""
+
+    def __init__(self) -> None:
+        self.W = [[1.0, 2.0]]
+
+    def backward(self, d: float) -> Any:
+        self.dW = [[d * each for each in row] for row in self.W]
+        return self.dW
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("own", [True, False])
+def test_lists_of_an_object_are_arrays_where_it_is_called_or_of_a_class_of_the_file(
+    called: bool, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(found: Any, *others: Any) -> Any:
+        if isinstance(found.W, list):
+            raise ValueError("a list is no array")
+        return found
+
+    monkeypatch.setattr(named_code, "find_methods", lambda found: ("forward", "backward"))
+    monkeypatch.setattr(named_code, "read_class", read)
+    net = Lists()
+    calls = {"f": RecordedCall(None, {}), "backward": RecordedCall(net if called else None, {})}
+    recorder: Any = SimpleNamespace(calls=calls)
+    space = {"__name__": __name__ if own else "other", "Lists": Lists, "net": net, "one": Net()}
+    if called or own:
+        found: Any = read_named(space, "Lists", recorder, ())
+        assert np.array_equal(found.W, [[1, 2]])
+        assert type(found.W) is np.ndarray
+    else:
+        with pytest.raises(ValueError, match="a list is no array"):
+            read_named(space, "Lists", recorder, ())
+    assert net.W == [[1.0, 2.0]]

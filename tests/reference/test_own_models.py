@@ -22,6 +22,7 @@ from bptt_verifier.reference.own_loss import (
     use_differences,
 )
 from bptt_verifier.reference.points import Point
+from bptt_verifier.reference.stated_derivatives import UNCONFIRMED
 from tests.support.stated_cases import state_case
 
 PARAMS = {"w": np.array([0.5, 2.0])}
@@ -35,10 +36,15 @@ def model(**known: Any) -> OwnModel:
     return OwnModel(**({"loss": square, "params": (PARAMS,), "seed": 3} | known))
 
 
-def case(number: int = 0, setting: int = 0, loss: float = 4.25, slopes: Any = (1.0, 4.0)) -> Case:
+def case(
+    number: int = 0,
+    setting: int = 0,
+    loss: float = 4.25,
+    slopes: Any = (1.0, 4.0),
+    allowed: float = 1e-12,
+) -> Case:
     values = {"w": slopes, "loss": loss}
-    allowed = {"w": np.full(2, 1e-12), "loss": 1e-12}
-    found = state_case(values, allowed, PARAMS)
+    found = state_case(values, {"w": np.full(2, allowed), "loss": allowed}, PARAMS)
     return found._replace(point=Point(number, setting=setting), label=f"case {number}")
 
 
@@ -127,6 +133,25 @@ def test_a_loss_that_differs_in_numpy_and_jax_is_named_with_both_numbers(in_nump
 
 
 @pytest.mark.parametrize(
+    ("loss", "allowed", "differs"),
+    [(4.5, 0.25, False), (4.5, 0.24, True), (4.0, 0.25, False), (9.0, np.inf, False)],
+)
+def test_losses_that_are_as_far_apart_as_is_allowed_are_one(
+    loss: float, allowed: float, differs: bool
+) -> None:
+    said = compare_losses(model(), case(loss=loss, allowed=allowed))
+    assert (said is not None) is differs
+
+
+def test_a_loss_that_raises_at_a_case_is_named_with_its_line() -> None:
+    def failing(p: Any, xp: Any) -> Any:
+        raise ValueError("not here")
+
+    said = compare_losses(model(loss=failing), case()) or ""
+    assert said.startswith("loss(params, numpy) raised ValueError: not here at `raise ValueError")
+
+
+@pytest.mark.parametrize(
     ("result", "what"),
     [
         (np.ones(2), "float64 of shape (2,)"),
@@ -187,6 +212,7 @@ def test_differences_are_confirmed_where_autograd_gives_the_reference(
     found = use_differences(model(in_torch=in_torch), "Why.", 6, lambda done, total: None)
     assert found.cases == chosen
     assert (given[0] is not None) is in_torch
+    assert given[0] is None or given[0](PARAMS) == (0.0, {})
     assert asked == ([0, 1] if in_torch else [])
     assert (found.refusal, found.notes) == (("No.", ()) if in_torch else (None, ("It is text.",)))
 
@@ -213,6 +239,7 @@ def confirm_with(
     slopes: dict[int, str],
     cases: int = 6,
     stated: str | None = None,
+    two_losses: str = "",
     **known: Any,
 ) -> tuple[OwnModel, list[int], list[int]]:
     """The model after its check, where the loss and slopes of these cases are contradicted."""
@@ -228,7 +255,7 @@ def confirm_with(
     monkeypatch.setattr(own_loss, "compare_losses", answer(0, losses))
     monkeypatch.setattr(own_loss, "ask_second_opinion", answer(1, slopes))
     monkeypatch.setattr(own_loss, "confirm_stated", lambda model, case: stated)
-    monkeypatch.setattr(own_loss, "describe_two_losses", lambda model, case: "")
+    monkeypatch.setattr(own_loss, "describe_two_losses", lambda model, case: two_losses)
     every = tuple(case(number) for number in range(cases))
     return confirm(model(cases=every, **known)), *asked
 
@@ -257,6 +284,29 @@ def test_a_case_that_confirms_what_the_loss_states_is_kept(monkeypatch: pytest.M
     # Losses that differ are two functions, whatever they state.
     found, _, _ = confirm_with(monkeypatch, {0: "Not the loss.", 1: "No."}, {}, stated="It stops.")
     assert found.refusal == "Not the loss."
+
+
+@pytest.mark.parametrize(
+    ("stated", "doubt", "expected"),
+    [
+        (f"It stops; {UNCONFIRMED}", None, f"It stops; {UNCONFIRMED}"),
+        (f"It stops; {UNCONFIRMED}", "Too few.", "Too few."),
+        ("It stops.", None, None),
+        ("It stops.", "Too few.", "Too few."),
+    ],
+)
+def test_a_stated_derivative_that_nothing_confirms_is_a_doubt_where_there_is_none(
+    stated: str, doubt: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, *_ = confirm_with(monkeypatch, {}, {0: "No."}, stated=stated, doubt=doubt)
+    assert (found.refusal, found.doubt, found.notes) == (None, expected, (stated,))
+
+
+def test_a_contradiction_says_that_the_loss_is_two_functions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, *_ = confirm_with(monkeypatch, {}, {0: "No."}, two_losses=" It is two.")
+    assert found.notes == ("No. It is two. This case was left out.",)
 
 
 def test_two_contradicted_cases_leave_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +384,7 @@ def test_no_complex_number_is_asked_of_a_black_box_or_of_a_buffer_of_reals(
         buffer[:] = p["w"] ** 2
         return xp.sum(buffer)
 
-    real, shifted = PARAMS, {"w": PARAMS["w"] + 0.5j}
+    real, shifted = PARAMS, {"b": np.ones(1), "w": PARAMS["w"] + 0.5j}
     box: Any = SimpleNamespace()
     for loss, known, complex_too in [
         (square, {}, True), (square, {"black_box": box}, False), (buffered, {}, False),
@@ -348,7 +398,12 @@ def test_no_complex_number_is_asked_of_a_black_box_or_of_a_buffer_of_reals(
     ("slopes", "said"),
     [
         ((1.0, 4.0), None),
-        ((1.0, 4.0 + 1e-6), "torch.autograd gives another ∂L/∂w than the trace of loss(params)"),
+        ((1.0 + 2.0**-40, 4.0 - 2.0**-40), None),  # as far apart as is allowed
+        ((1.0, np.nan), None),
+        (
+            (1.0, 4.0 + 2.0**-39),
+            "torch.autograd gives another ∂L/∂w than the trace of loss(params)",
+        ),
         (None, "torch.autograd of the loss raised TypeError: no tensor at "),
     ],
 )
@@ -361,6 +416,7 @@ def test_the_trace_of_a_loss_of_torch_is_compared_with_autograd(
         return 4.25, {"w": np.array(slopes)}
 
     monkeypatch.setattr(own_loss, "differentiate", differentiate)
-    found = compare_losses(model(in_numpy=True, in_torch=True), case())
+    given = case(allowed=2.0**-40)
+    found = compare_losses(model(in_numpy=True, in_torch=True), given)
     assert found is None if said is None else str(found).startswith(said)
-    assert compare_losses(model(in_numpy=True), case()) is None
+    assert compare_losses(model(in_numpy=True), given) is None

@@ -1,4 +1,4 @@
-"""A model before it is traced: its arguments, its cases by number, and what autograd stops."""
+"""A model beside its trace: its arguments, its cases by number, and the derivative it states."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -237,3 +237,87 @@ def test_a_contradiction_of_autograd_names_what_stops_it(
         end = " Where the loss uses detach, item or no_grad, autograd gives another derivative."
         expected = f"At a case, {library} says 1.{end if in_torch else ''}"
         assert said == (expected if doubt else None)
+
+
+@pytest.mark.parametrize(
+    ("traced", "rules", "stops", "in_numpy", "both", "contradicted", "confirmed"),
+    [
+        (True, False, True, True, False, False, True),  # whose stopped values are held
+        (True, False, True, True, False, True, False),
+        (True, True, False, True, False, True, True),  # the reference is that of the rule
+        (True, True, True, True, False, True, True),
+        (True, False, False, True, False, False, False),
+        (True, False, True, False, True, False, True),
+        (True, False, True, False, False, False, False),  # in JAX alone
+        (False, True, True, True, True, False, False),
+    ],
+)
+def test_the_derivative_that_a_loss_states_is_confirmed_where_it_states_it_in_numpy_too(
+    traced: bool,
+    rules: bool,
+    stops: bool,
+    in_numpy: bool,
+    both: bool,
+    contradicted: bool,
+    confirmed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program, held = object() if traced else None, object()
+    given = state_case({}, {}, PARAMS)._replace(point=Point(0))
+
+    def contradict(model: OwnModel, case: Case, loss: Any) -> str | None:
+        assert (case, loss) == (given, held)
+        return "No." if contradicted else None
+
+    monkeypatch.setattr(OwnModel, "find_program", lambda model, params, setting: program)
+    monkeypatch.setattr(own_loss, "states_rules", lambda program: rules)
+    monkeypatch.setattr(own_loss, "states_stops", lambda program: stops)
+    monkeypatch.setattr(own_loss, "is_stated_in_numpy", lambda loss, point: both)
+    monkeypatch.setattr(own_loss, "hold_stopped", lambda program, point: held)
+    monkeypatch.setattr(own_loss, "contradict", contradict)
+    monkeypatch.setattr(own_loss, "describe_stated", lambda program, by_autograd: "It stops.")
+    found = own_loss.confirm_stated(model(in_numpy=in_numpy), given)
+    assert found == ("It stops." if confirmed else None)
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_loss_is_two_functions_if_it_states_a_derivative_in_jax_alone(
+    in_numpy: bool, both: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnModel, "find_program", lambda model, params, setting: "the program")
+    monkeypatch.setattr(own_loss, "is_stated_in_numpy", lambda loss, point: both)
+    monkeypatch.setattr(own_loss, "describe_stated_in_jax", lambda program: f" So says {program}.")
+    case = state_case({}, {}, PARAMS)._replace(point=Point(0))
+    said = own_loss.describe_two_losses(model(in_numpy=in_numpy), case)
+    assert said == ("" if in_numpy or both else " So says the program.")
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+@pytest.mark.parametrize("doubt", ["No.", None])
+def test_a_loss_in_plain_numpy_is_as_coarse_as_its_allowed_error(
+    in_numpy: bool, doubt: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[str, float]]()
+
+    def ask_entries(loss: Any, point: Any, known: Any, seed: int, noise: float) -> str | None:
+        asked.append(("entries", noise))
+        return doubt
+
+    def ask_signs(loss: Any, point: Any, known: Any, seed: int, noise: float) -> str:
+        asked.append(("signs", noise))
+        return "Nor along signs."
+
+    monkeypatch.setattr(own_loss, "contradict_entries", ask_entries)
+    monkeypatch.setattr(own_loss, "contradict_signs", ask_signs)
+    noise = 0.125 if in_numpy else 0.0
+    case = state_case({"loss": 4.25}, {"loss": 0.125}, PARAMS)._replace(point=Point(0))
+    found = own_loss.contradict(model(in_numpy=in_numpy), case, square)
+    if in_numpy and doubt is None:
+        assert (found, asked) == ("Nor along signs.", [("entries", noise), ("signs", noise)])
+    else:
+        assert (found, asked) == (doubt, [("entries", noise)])
+    named = {"loss": np.ones(2)}  # a parameter, whose gradient has these errors
+    case = state_case(named, {"loss": np.full(2, 0.5)}, named)._replace(point=Point(0))
+    own_loss.contradict(model(in_numpy=in_numpy), case, square)
+    assert asked[-1][1] == 0.0

@@ -49,6 +49,29 @@ def test_a_loss_of_one_argument_may_be_written_in_jax_with_a_scan() -> None:
     assert float(followed[1]) == pytest.approx(known, rel=2.0**-48)  # some ten operations
 
 
+def test_a_loss_that_takes_a_namespace_is_traced_in_that_of_jax_alone() -> None:
+    namespaces = set[str]()
+
+    def loss(p: Any, xp: Any) -> Any:
+        namespaces.add(xp.__name__)
+        return xp.sum(p["w"] ** 2)
+
+    with use_float64():
+        assert isinstance(trace_loss(OwnModel(loss, (PARAMS,), 0), PARAMS), Paths)
+    assert namespaces == {"jax.numpy"}
+
+
+def test_a_loss_that_jax_traces_and_cannot_differentiate_is_said_so() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return jax.lax.while_loop(lambda w: xp.sum(w) > 1, lambda w: w / 2, p["w"]).sum()
+
+    with use_float64():
+        said = trace_loss(OwnModel(loss, (PARAMS,), 0), PARAMS)
+    assert isinstance(said, str)
+    assert said.startswith("jax.grad of the loss raised ValueError: Reverse-mode differentiation")
+    assert " at `def loss(p: Any, xp: Any) -> Any:` (" in said
+
+
 @pytest.mark.parametrize(
     ("error", "in_numpy", "begin", "end"),
     [
@@ -107,11 +130,12 @@ def select(
             )
 
     settings = (PARAMS,) * len(left_out)
+    trees: Any = [SimpleNamespace(notes=(f"Data of setting {n}.",)) for n in range(len(left_out))]
     paths = SimpleNamespace(places=(), known=())
     monkeypatch.setattr(own_loss, "trace_loss", lambda model, given: paths)
     monkeypatch.setattr(own_loss, "Selector", Selector)
     monkeypatch.setattr(own_loss, "confirm", lambda model: model)
-    model = OwnModel(lambda p, xp: 0.0, settings, 0)
+    model = OwnModel(lambda p, xp: 0.0, settings, 0, trees=(*trees,))
     return trace_and_select(model, cases, lambda done, total: told.append((done, total))), told
 
 
@@ -120,6 +144,8 @@ def test_settings_share_the_cases_and_the_progress(monkeypatch: pytest.MonkeyPat
     assert [case.point.setting for case in found.cases] == [0, 0, 0, 1, 1]
     assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (4, 5), (5, 5), (5, 5)]
     assert len(found.paths) == 2
+    # All settings have the same data, which are named once.
+    assert [note for note in found.notes if note.startswith("Data")] == ["Data of setting 0."]
 
 
 @pytest.mark.parametrize(
