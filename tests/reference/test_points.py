@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.program.leaves import Leaves
 from bptt_verifier.reference.points import Point, choose_deviation, draw_parameters, read_point
 
 GIVEN = {"W": np.array([[0.5, -2.0], [3.0, -0.25]]), "b": np.zeros(3)}
@@ -115,6 +116,11 @@ def test_a_point_is_read_as_it_is_written(point: Point) -> None:
     assert read_point(point.write()) == point
 
 
+def test_a_setting_is_written_unless_it_is_the_first() -> None:
+    assert Point(3).write() == "3"
+    assert Point(3, setting=1).write() == "3,setting=2"
+
+
 @pytest.mark.parametrize(
     "text", ["", "W", "-1", "1.5", "3,digits=", "3,digits=0", "3,setting=0", "3,W"]
 )
@@ -148,3 +154,10 @@ def test_what_would_change_nothing_at_case_0_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected no factors of case 0, the parameters given"):
         read_point(text)
     assert read_point(f"{text},digits=1").digits == 1
+
+
+def test_leaves_are_drawn_as_the_arrays_of_a_dict_are() -> None:
+    given = {"W": np.ones((2, 3)), "b": np.ones(2)}
+    plain, leaves = (draw_parameters(each, seed=1, case=4) for each in (given, Leaves(given)))
+    for name in given:
+        assert np.array_equal(plain[name], leaves[name])

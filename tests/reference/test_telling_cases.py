@@ -66,6 +66,8 @@ def test_numbers_of_the_loss_or_the_gradient_are_within_half_of_the_largest_floa
         ([0.0, 0.0], [1.0, 1.0], 1.0, False),  # nothing could have been seen
         ([0.0, 0.0], [1e-4, 1e-4], 1.0, True),
         ([0.0, 0.0], [1e-4, 1e-4], 1e-3, False),  # too much beside the largest entry
+        ([0.0, 0.0], [0.0, 1e-4], 1e-3, False),
+        ([0.0, 0.0], [RESOLVING, RESOLVING], 1.0, True),
     ],
 )
 def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
@@ -78,26 +80,49 @@ def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
     assert find_zeros([(state_program(), [])] * 2, cases) == ({"w"} if zero else set())
 
 
+@pytest.mark.parametrize(
+    ("moved", "zero"), [([0.0, 0.2], True), ([0.0, 0.1], False), ([0.0, 0.0], False)]
+)
+def test_terms_cancel_if_one_entry_exceeds_what_is_allowed_where_they_do_not(
+    moved: Any, zero: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zeros, "unbalance", lambda program, slots: {"w": np.array(moved)})
+    monkeypatch.setattr(zeros, "reaches", lambda program, name: True)
+    given = {"w": np.ones(2), "v": np.ones(1)}
+    case = state_case({"w": [0.0, 0.0], "v": [1e6]}, {"w": [0.1, 0.1], "v": [0.1]}, given)
+    assert ("w" in find_zeros([(state_program(), [])], [case])) is zero
+
+
+def test_each_operand_has_a_factor_of_its_own_near_one() -> None:
+    given = {"w": np.ones(()), "v": np.ones(())}
+    with use_float64():
+        program = trace(lambda p, xp: p["w"] * p["v"], given)
+        moved = zeros.unbalance(program, forward(program, given))
+    w, v = (complex(moved[name].item()) for name in given)
+    assert w != v
+    for factor in (w, v):
+        assert 0 < abs(factor - 1) <= 2.0**0.5 * UNBALANCE
+
+
 def test_factors_that_show_which_terms_cancel_are_near_one_and_their_powers_beyond_rounding() -> (
     None
 ):
     assert 2.0**16 * U < UNBALANCE**6
-    assert 2.0**0.5 * UNBALANCE < 2.0**-3
+    assert 0 < 2.0**0.5 * UNBALANCE < 2.0**-3
 
 
-def list_zeros(loss: Any, decided: bool = False, **params: Any) -> set[str]:
+def list_zeros(loss: Any, decided: Any = (False, False), **params: Any) -> set[str]:
     """The gradients of a loss that are zero in every case, at the parameters and at 1.5 more."""
     given = {name: np.asarray(value, float) for name, value in params.items()}
     further = {name: value + 1.5 for name, value in given.items()}
     with use_float64():
         program = trace(loss, given)
         slots = [forward(program, each) for each in (given, further)]
-    if decided:
-        program = program._replace(decided=(0,))
+    programs = [program._replace(decided=(0,) * each) for each in decided]
     true = {name: np.zeros_like(value) for name, value in given.items()} | {"c": np.ones(1)}
     allowed = {name: np.full_like(value, 1e-12) for name, value in true.items()}
     case = state_case(true, allowed, given | {"c": np.ones(1)})
-    return {*find_zeros([(program, each) for each in slots], [case, case])}
+    return {*find_zeros([*zip(programs, slots, strict=True)], [case, case])}
 
 
 def test_cancelling_terms_and_absent_paths_are_zero_and_dead_units_and_branches_are_not() -> None:
@@ -142,5 +167,6 @@ def test_a_parameter_that_another_path_of_the_code_may_use_is_not_zero_for_certa
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(p["v"] ** 2)
 
-    assert "w" in list_zeros(loss, decided=False, w=[1.0], v=[1.0])
-    assert "w" not in list_zeros(loss, decided=True, w=[1.0], v=[1.0])
+    assert "w" in list_zeros(loss, decided=(False, False), w=[1.0], v=[1.0])
+    assert "w" not in list_zeros(loss, decided=(True, True), w=[1.0], v=[1.0])
+    assert "w" not in list_zeros(loss, decided=(False, True), w=[1.0], v=[1.0])
