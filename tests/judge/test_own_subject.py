@@ -111,13 +111,17 @@ def test_the_first_simple_case_that_fails_is_shown(first: int, found: Any) -> No
 
 def test_values_of_two_decimals_are_tried_where_one_shows_nothing() -> None:
     assert shrink(lambda number, setting, digits: digits == 2) == (0, 0, 2)
+    assert shrink(lambda number, setting, digits: digits == 2 and number > 4) is None
 
 
 def test_a_smaller_setting_is_shown_if_it_fails_too() -> None:
     settings = [{"W": np.ones((size, size))} for size in (4, 2, 3, 1, 3)]
     assert shrink(lambda number, setting, digits: True, params=settings) == (0, 3, 1)
     assert shrink(lambda number, setting, digits: setting != 3, params=settings) == (0, 1, 1)
-    # Two are tried, and then that of the failing case.
+    # Two are tried, none of them as large as that of the failing case, and then this one.
+    larger = [*settings[:4], {"W": np.ones((5, 5))}]
+    assert shrink(lambda number, setting, digits: setting in (0, 2), params=larger) is None
+    assert shrink(lambda *each: each[1] == 0, params=[settings[2], settings[4]]) is None
     assert shrink(lambda number, setting, digits: setting == 4, params=settings) == (0, 4, 1)
     assert shrink(lambda number, setting, digits: setting == 0, params=settings) is None
 
@@ -296,3 +300,115 @@ def test_each_wrong_gradient_is_wrong_in_a_case_that_a_name_must_explain() -> No
     rare = compared(6, "W", "b")
     assert own_model.choose_witnesses([*alike, rare]) == [*alike[:3], rare]
     assert own_model.choose_witnesses([rare, *alike]) == [rare, *alike[:3]]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "finest"),
+    [
+        ((np.float32, np.float64, np.float16), np.float64), ((np.float16, np.float32), np.float32),
+        ((), None),
+    ],
+)  # fmt: skip
+def test_the_format_given_is_the_finest_of_the_parameters(dtypes: Any, finest: Any) -> None:
+    given = {str(place): np.ones(1, dtype) for place, dtype in enumerate(dtypes)}
+    assert subject(params=(given,)).format_given == finest
+
+
+def test_what_was_drawn_in_float32_is_asked_in_the_formats_given() -> None:
+    drawn = case(2, np.float32)
+    found = subject().widen(drawn)
+    assert found is not None
+    assert {n: v.dtype for n, v in found.arguments.items()} == {"W": np.float64, "b": np.float32}
+    assert found.point == drawn.point
+    assert subject().widen(found) is None
+
+
+def answered(number: int, *, fails: bool = False, near: bool = False, value: float = 0.0) -> Any:
+    """What was found at a case; `value` is the largest entry of one of two gradients."""
+    return SimpleNamespace(
+        case=SimpleNamespace(point=Point(number, near)), fails=fails, agrees=not fails,
+        gradients=("W", "b"),
+        values={"W": np.array([0.0, -value]), "b": np.array([]), "loss": np.array(1e9)},
+    )  # fmt: skip
+
+
+def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows() -> None:
+    def describe(*values: float) -> list[str]:
+        return [*subject().describe_unseen([answered(1, value=each) for each in values])]
+
+    (said,) = describe(0.5, 3.25, 1.0)
+    assert said.startswith("No entry of a gradient exceeds 3.2 in any case")
+    assert describe(0.5, 10.0, 1.0) == []  # the largest limit that public code has
+    for values, largest in [((0.5, 0.25), "0.5"), ((), "0")]:
+        (said,) = describe(*values)
+        assert f"exceeds {largest} in" in said
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        ("0, f1, f2, 3", "agree at the parameters given. They disagree at 2 of 3 cases"),
+        ("0, n4, n5, f1", "given and at the 2 cases drawn near them. They disagree at 1 of 1"),
+        ("0, 1, 2", None),
+        ("f0, f1", None),
+        ("0, fn4, n5, f1", None),
+        ("f1, f2", None),
+        ("n4, f1", None),  # nothing is known of the parameters given
+    ],
+)
+def test_gradients_that_agree_near_the_parameters_given_alone_may_be_meant_so(
+    cases: str, said: str | None
+) -> None:
+    found = [
+        answered(int(each.strip("fn")), fails="f" in each, near="n" in each)
+        for each in cases.split(", ")
+    ]
+    described = [*subject().describe_failing(found)]
+    assert len(described) == (said is not None)
+    assert said is None or said in described[0]
+
+
+def test_a_chart_is_of_the_first_drawn_case_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_model, "chart_adjoints", lambda program, witness: (program, witness))
+
+    def failing(number: int, dtype: Any = np.float64) -> Any:
+        return SimpleNamespace(case=case(number, dtype), witness=lambda wide, params: number)
+
+    cases = [failing(0), failing(2, np.float32), failing(3), failing(4)]
+
+    def chart(cases: Any, **changed: Any) -> Any:
+        return subject(**changed).chart_steps(cases)
+
+    assert chart(cases) == ("program", 3)
+    assert chart(cases[:2]) == ("program", 0)
+    assert chart(cases, find_program=lambda params, setting: None) == ()
+
+
+def test_no_gradient_of_a_tensor_that_is_not_used_is_zero() -> None:
+    given, shapes = {"W": np.ones((2, 3)), "b": None}, {"W": (2, 3), "b": (3,)}
+    expected = subject(in_torch=True).expect(Case("", PARAMS, Point(0), None))
+    assert expected.read is not None
+    read = expected.read(given)
+    assert read["W"] is given["W"]
+    assert read["b"].tolist() == [0, 0, 0]
+    for found in ((1.5, given), given):
+        read = own_model.read_unused(lambda result: result, shapes, found)
+        if isinstance(read, tuple):
+            assert read[0] == 1.5
+            read = read[1]
+        assert read["b"].tolist() == [0, 0, 0]
+    # What is no gradient of a parameter, or no mapping, is left to whoever reads it next.
+    assert own_model.read_unused(lambda result: result, shapes, {"v": None}) == {"v": None}
+    for other in ((given, given, given), [1.0, 2.0], None):
+        assert own_model.read_unused(lambda result: result, shapes, other) is other
+
+
+def test_a_submission_that_takes_tensors_is_recorded_over_arrays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_model, "record", lambda function, params: (function, params))
+    monkeypatch.setattr(own_model, "over_arrays", lambda function, trees: (function, trees))
+    tree: Any = SimpleNamespace(arrays=False)
+    given = {"W": np.ones(1)}
+    found: Any = own_model.record_submission(len, tree, given)
+    assert found == ((len, [tree]), given)

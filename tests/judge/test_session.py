@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.judge import session
 from bptt_verifier.judge.session import verify_here
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 
 SESSION = """
 import numpy as np
@@ -60,3 +63,43 @@ def test_a_case_is_compared_for_an_own_model_and_refused_for_a_derivation() -> N
     assert report.command == "verify_here(seed=2)"
     with pytest.raises(ValueError, match=r"^case: expected a model of your own.* leave case out$"):
         run("def gradients(params, x, y): raise KeyError(1)\nverify_here(case='1')")
+
+
+MODEL = """
+params, loss = {'w': w}, lambda p, xp: xp.sum(p['w'] ** 2)
+gradients = lambda p: {'w': 2 * p['w']}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "seed"), [("case='1'", 0), ("case='1', seed=2", 2), ("f, params=['w'], case='1'", 0)]
+)
+def test_a_case_is_drawn_as_in_a_report_without_a_seed(
+    call: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = list[int]()
+
+    def compare_case(*given: Any, seed: int, subject: str = "") -> Report:
+        seeds.append(seed)
+        return Report("", Verdict.AGREES)
+
+    monkeypatch.setattr(session, "compare_case", compare_case)
+    run(f"{MODEL}report = verify_here({call})")
+    assert seeds == [seed]
+
+
+def test_params_without_a_loss_are_no_own_model() -> None:
+    derivation = "def gradients(params, x, y): raise KeyError(1)\n"
+    report = run(f"params = {{'w': w}}\n{derivation}report = verify_here(examples=1)")
+    assert report.command == "verify_here(examples=1)"
+    assert [mistake.name for mistake in report.mistakes] == ["raised"]
+
+
+def test_what_the_data_leave_untried_is_said_of_code_that_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "describe_data", lambda data, lines: ("untried",))
+    for verdict, said in [(Verdict.AGREES, True), (Verdict.DISAGREES, False)]:
+        monkeypatch.setattr(session, "compare_case", lambda *_, v=verdict, **__: Report("", v))
+        report = run("report = verify_here(f, params=['w'], case='1')")
+        assert ("untried" in report.notes) is said
