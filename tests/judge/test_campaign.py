@@ -23,6 +23,12 @@ def part(case: int, error: float, resolution: float = 0.0) -> Tally:
     return Tally([row], {case: SIZES[case]}, 1)
 
 
+def execute(asked: campaign.Campaign, remaining: campaign.Remaining, keep: campaign.Keep) -> None:
+    """Find half of the allowed error in each part, of one example."""
+    for cases in remaining():
+        keep(cases, part(cases.start, 0.5))
+
+
 def plain(tally: Tally) -> object:
     return tally.rows, tally.shapes, tally.cases
 
@@ -105,15 +111,26 @@ def test_the_sizes_of_a_part_are_kept_up_to_the_number_that_is_listed(
     assert (beyond.shapes, beyond.cases) == ({}, 2)
 
 
+def test_each_part_that_remains_is_compared_in_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = campaign.Subjects({}, {}, {}, builtin.AUTODIFF)
+    monkeypatch.setattr(campaign, "choose_subjects", lambda asked: nothing)
+    ledger, asked = Ledger(done=(range(1, 2),)), campaign.Campaign(0, "float64")
+    campaign.execute_here(asked, lambda: ledger.remaining(4, 2), ledger.keep)
+    assert (ledger.done, ledger.tally.cases) == ((range(4),), 3)
+
+
+def test_a_campaign_has_one_example_or_more() -> None:
+    asked = campaign.Campaign(0, "float64")
+    assert campaign.run_campaign(1, asked, execute, together=1).examples == 1
+    with pytest.raises(ValueError, match="examples"):
+        campaign.run_campaign(0, asked, execute, together=1)
+
+
 def test_the_ledger_is_saved_after_each_part() -> None:
     saved: list[tuple[range, ...]] = []
     done: list[int] = []
-
-    def execute(
-        asked: campaign.Campaign, remaining: campaign.Remaining, keep: campaign.Keep
-    ) -> None:
-        for cases in remaining():
-            keep(cases, part(cases.start, 0.5))
 
     report = campaign.run_campaign(
         3,

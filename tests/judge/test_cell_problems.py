@@ -357,3 +357,21 @@ def test_sizes_of_the_user_come_last_and_small_extremes_first(
     small = with_values(np.random.default_rng(0), SMALL)
     monkeypatch.setattr(CellSubject, "small_extremes", (small,))
     assert next(iter(subject().draw_extreme_cases())).point is small
+
+
+def test_programs_are_loaded_for_the_first_problem_of_each_kind_and_references_advance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded, advanced = list[Any](), list[bool]()
+    large = SimpleNamespace(problems=("a", "b"), advance=lambda: advanced.append(True))
+    monkeypatch.setattr(cells, "load_programs_of", lambda *given: loaded.append(given))
+    monkeypatch.setattr(CellSubject, "large_references", large)
+    chosen = subject()
+    chosen.load_programs()
+    ((random, probe, first_large),) = loaded
+    assert first_large == "a"
+    assert np.array_equal(random.x, next(iter(chosen.draw_contract_cases())).point.x)
+    assert np.array_equal(probe.params.U, next(chosen.draw_one_hot_problems()).params.U)
+    assert not advanced
+    chosen.compute_ahead()
+    assert advanced == [True]

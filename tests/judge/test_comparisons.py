@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.comparisons import (
+    ask_at,
     ask_twice,
     compare_at,
+    describe_formats,
+    find_dtypes,
     find_forward_difference,
     find_wrong_loss,
 )
@@ -58,6 +61,94 @@ def test_two_answers_that_differ_beyond_what_is_allowed_are_a_breach() -> None:
     assert found.mistake.name == "not-deterministic"
 
 
+def state_formats(label: str = "a case", **formats: str) -> Any:
+    """A case with arguments in these formats, of which each is one."""
+    ones = {name: np.ones(2, each) for name, each in formats.items()}
+    return state_case(ones, ones, ones)._replace(label=label)
+
+
+class Choosing:
+    """A submission that raises at all formats but one, and then gives its argument or more."""
+
+    def __init__(self, accepted: str, **more: Any) -> None:
+        self.accepted, self.more = accepted, more
+        self.submission = Submission(self)
+
+    def __call__(self, w: Any) -> Any:
+        if w.dtype != self.accepted:
+            raise TypeError(f"refused {w.dtype}")
+        return {"w": w} | self.more
+
+
+SINGLE, DOUBLE = state_formats("float32", w="float32"), state_formats("float64", w="float64")
+
+
+def widen(case: Any) -> Any:
+    return DOUBLE if case.arguments["w"].dtype == "float32" else None
+
+
+def test_what_raises_at_a_format_gets_the_numbers_in_the_users_and_the_first_is_noted() -> None:
+    subject, choosing = state_subject(SINGLE), Choosing("float64")
+    subject.widen = widen
+    for label in ("first", "second"):
+        found = ask_at(choosing.submission, subject, SINGLE._replace(label=label))
+        assert isinstance(found, dict)
+        assert found["w"].dtype == np.float64
+    first = describe_formats(SINGLE._replace(label="first"), DOUBLE)
+    assert choosing.submission.notes == (first,)
+
+
+@pytest.mark.parametrize(
+    ("submission", "calls", "breach"),
+    [
+        (Choosing("float32"), 1, ""),
+        (Choosing("float32", w=np.ones(3)), 1, "wrong-shape"),
+        (Choosing("float16"), 2, "raised"),
+    ],
+)
+def test_only_what_raises_is_asked_again_and_only_success_is_another_answer(
+    submission: Choosing, calls: int, breach: str
+) -> None:
+    subject = state_subject(SINGLE)
+    subject.widen = widen
+    found = ask_at(submission.submission, subject, SINGLE)
+    assert (submission.submission.calls, submission.submission.notes) == (calls, ())
+    assert (found.mistake.name if isinstance(found, Breach) else "") == breach
+    if breach == "raised":
+        assert isinstance(found, Breach)
+        assert "refused float32" in found.mistake.explanation
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused", "got"),
+    [
+        ({"w": "f4"}, {"w": "f8"}, "float32", "in float64"),
+        ({"w": "f8"}, {"w": "f4"}, "float64", "rounded to float32"),
+        ({"w": "f8", "b": "f4"}, {"w": "f4", "b": "f4"}, "float64", "rounded to float32"),
+        ({"w": "f8", "b": "f8"}, {"w": "f4", "b": "f4"}, "float64", "rounded to float32"),
+        ({"w": "f8", "b": "f2"}, {"w": "f4", "b": "f8"}, "float64 and float16",
+         "rounded to float32 and float64"),
+        ({"w": "f8"}, {"w": ">f8"}, "float64", "in >f8"),  # the other order of bytes
+    ],
+)  # fmt: skip
+def test_numbers_are_rounded_where_one_of_the_formats_has_fewer_digits(
+    before: dict[str, str], after: dict[str, str], refused: str, got: str
+) -> None:
+    assert describe_formats(state_formats(**before), state_formats(**after)) == (
+        f"Your function raised an exception at parameters in {refused} (a case), and not at the "
+        f"same numbers {got}, the format of the parameters given, which it got there."
+    )
+
+
+def test_a_result_is_judged_in_the_coarsest_format_of_it_and_its_argument() -> None:
+    results = {n: np.ones(2, d) for n, d in {"w": "f8", "b": "f4", "v": "f8", "loss": "f8"}.items()}
+    case = state_formats(w="f8", b="f8", v="f2")
+    named = {name: str(each) for name, each in find_dtypes(results, case).items()}
+    assert named == {"w": "float64", "b": "float32", "v": "float16", "loss": "float16"}
+    inside = find_dtypes(results, case, np.float32)  # what computes in float32
+    assert [str(each) for each in inside.values()] == ["float32", "float32", "float16", "float16"]
+
+
 @pytest.mark.parametrize(("loss", "wrong"), [(3.5, False), (3.75, True), (5.0, True)])
 def test_a_loss_beyond_what_is_allowed_is_another(loss: float, wrong: bool) -> None:
     found = find_wrong_loss(SUBJECT, CASE, {"loss": np.array(loss)})
@@ -88,6 +179,12 @@ def test_a_number_that_is_not_finite_is_a_breach_where_every_error_is_bounded() 
     found = compare_at(given[1], SUBJECT, undecided)
     assert isinstance(found, Compared)
     assert not found.fails
+
+
+def test_what_raises_is_not_compared() -> None:
+    breach = compare_at(answer_with(fail)[0], SUBJECT, CASE)
+    assert isinstance(breach, Breach)
+    assert breach.mistake.name == "raised"
 
 
 @pytest.mark.parametrize(("name", "more"), [("loss", " It is the loss 3.75."), ("prediction", "")])

@@ -177,6 +177,10 @@ def test_a_pair_that_another_calls_is_a_part_of_it() -> None:
     assert list_pairs(define(step + pair.format("other", "x", "d"))) == [
         ("step_forward", "step_backward"), ("other_forward", "other_backward"),
     ]  # fmt: skip
+    three = step + whole + pair.format("other", "x", "d")  # one of two others calls step
+    assert list_pairs(define(three)) == [
+        ("net_forward", "net_backward"), ("other_forward", "other_backward"),
+    ]  # fmt: skip
 
 
 def test_only_one_pair_that_the_file_calls_is_chosen() -> None:
@@ -191,6 +195,8 @@ def test_only_one_pair_that_the_file_calls_is_chosen() -> None:
     assert choose_pair(define(pair.format("") + loss), []) == ""
     assert choose_pair(define(pair.format("") + pair.format("a_") + called), []) == ""
     assert choose_pair(define(pair.format("") + called), ["f"]) == ""
+    both = ["forward", "backward"]
+    assert choose_pair(define(pair.format("") + called), both) == "forward,backward"
     uncalled = define(pair.format("") + loss + called.replace("mse(y, 2)[1]", "y"))
     assert choose_pair(uncalled, ["mse"]) == "forward,backward"
 

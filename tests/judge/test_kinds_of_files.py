@@ -160,6 +160,24 @@ def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
         assert list_candidates(define(methods(name))) == []
 
 
+@pytest.mark.parametrize(
+    ("starred", "call", "found"),
+    [
+        ("Net", "", ["f"]),
+        ("f", "", ["Net.step"]),
+        ("Net f", "", ["f", "Net.step"]),
+        ("Net f", "Net()\n", ["Net.step"]),
+        ("Net f", "f(1)\n", ["f"]),
+    ],
+)
+def test_what_a_star_import_brings_comes_after_the_files_own_code_and_if_it_is_called(
+    starred: str, call: str, found: list[str]
+) -> None:
+    step = "class Net:\n    def step(self, w):\n" + BOTH.replace("    ", "        ")
+    defined = define(step + "def f(w):\n" + BOTH + call)
+    assert list_candidates(defined._replace(starred=frozenset(starred.split()))) == found
+
+
 def test_of_a_class_that_is_named_the_method_that_returns_both_is_judged() -> None:
     step = "    def {}(self, w):\n" + BOTH.replace("    ", "        ")
     source = "class Net:\n" + step.format("loss") + METHODS.format("predict")
@@ -247,12 +265,24 @@ def test_the_function_that_returns_a_loss_with_other_values_is_suggested() -> No
         ("def f(w):\n    return w.sum(), ((dw, dv), db)\n", True),
         ("def f(p: P):\n    loss = p\n    return loss, P(w)\n", True),
         ("def f(p: P):\n    loss = p\n    return loss, Q(w)\n", False),
+        ("def f(w):\n    dw = w\n    return J, dw\n", True),  # J is a usual name
+        ("def f(w):\n    dw = w\n    return squared_error, dw\n", True),  # by its end
+        ("def f(w):\n    return {'hidden': w, 'grads': w}\n", False),
+        ("def f_grad(w):\n    return {'w': w}\n", False),  # one value
+        ("def loss(w):\n    return [grads]\n", False),  # one value
+        ("def f(w):\n    return h, {'w': dw}\n", False),  # no loss
+        ("def loss_and_grad(w):\n    return a, b\n", True),  # its own name says so
+        ("def loss_and_grad(w):\n    if w: return a\n    return a, b\n", True),
+        ("def loss_and_grad(w):\n    return (a,)\n", False),
+        ("def f(w):\n    return w @ w, get_grads(w)\n", True),
+        ("def f(w):\n    return w @ w, prepare(w)\n", False),
+        ("def f(w):\n    return [get_grads(loss)]\n", False),  # of the loss alone
     ],
 )
 def test_a_function_returns_a_loss_and_gradients_by_their_names(source: str, both: bool) -> None:
     (function,) = ast.parse(source).body
     assert isinstance(function, ast.FunctionDef)
-    assert returns_both(function) is both
+    assert returns_both(function, own=("get_grads", "prepare")) is both
 
 
 def test_a_signature_is_that_of_a_derivation_or_the_remedy_is_said() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.judge.candidates import (
     choose_likely,
+    describe_object,
     find_pair,
     has_named_gradients,
     leaves_gradients,
@@ -15,6 +16,7 @@ from bptt_verifier.judge.candidates import (
     list_called,
     list_updating_methods,
     returns_loss_alone,
+    suggest_instead,
     suggest_method,
 )
 from bptt_verifier.program.source_file import Definitions, find_definitions
@@ -74,6 +76,35 @@ def test_the_likeliest_method_speaks_of_gradients_or_else_is_the_last() -> None:
     assert choose_likely(["show", "run", "idle"]) == "idle"
 
 
+def test_another_method_that_returns_both_is_suggested_instead() -> None:
+    both = "    def both(self, x):\n        loss, dW = x, self.W\n        return loss, dW\n"
+    with_both, without = read(METHODS + both + "net = Net()\n"), read(METHODS)
+    assert (
+        suggest_instead(with_both, "Net") == "or judge Net.both, which returns both: FILE:Net.both"
+    )
+    assert suggest_instead(with_both, "net.fit").endswith("FILE:net.both")
+    for defined, name in [(with_both, "Net.both"), (without, "Net"), (without, "f")]:
+        assert suggest_instead(defined, name) == ""
+
+
+def test_an_object_is_described_by_its_public_methods() -> None:
+    class Net:
+        rate = 1
+
+        def train(self) -> None: ...
+
+        def show(self) -> None: ...
+
+        def _own(self) -> None: ...
+
+    assert describe_object("net", Net()) == (
+        "net: expected a class with methods forward and backward, or a method that returns the "
+        "loss and the gradients, found the methods train, show; name one, such as FILE:net.train"
+    )
+    for value, kind in [(3, "int"), (SimpleNamespace(), "SimpleNamespace")]:
+        assert describe_object("x", value) == f"x: expected a function or class, found {kind}"
+
+
 def test_functions_are_called_through_others_too() -> None:
     text = "def a(): b()\ndef b(): c(); len(())\ndef c(): a()\ndef d(): ...\n"
     assert list_called(read(text), ["a"]) == {"a", "b", "c"}
@@ -92,6 +123,7 @@ def test_functions_are_called_through_others_too() -> None:
         ("grads = x\n        setattr(self, 'W', grads)\n        return 1", True),
         ("k = x\n        setattr(self, 'W', k)\n        return 1", False),
         ("g = x\n        setattr(self, 'W', g)\n        return 1", False),
+        ("dW = x\n        setattr(self, 'W', dW['W'])\n        return 1", True),
         ("grads = x\n        return grads", False),
     ],
 )
@@ -101,6 +133,8 @@ def test_a_method_updates_attributes_by_gradients_named_after_them(
     text = f"class Net:\n    rate = 1\n    def train(self, x):\n        {body}\n"
     found = list_updating_methods(read(text).classes["Net"])
     assert found == (["train"] if updates else [])
+    awaited = text.replace("def train", "async def train")  # a call of it runs nothing
+    assert list_updating_methods(read(awaited).classes["Net"]) == []
 
 
 @pytest.mark.parametrize(
