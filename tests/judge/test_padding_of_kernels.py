@@ -46,6 +46,15 @@ def test_padding_leaks_into_gradients_that_are_zero_or_have_zeros(zeros: int) ->
     assert found.details == {"gradients": ["w"], "argument": "x"}
 
 
+def test_a_kernel_that_raises_at_nan_is_asked_with_other_numbers() -> None:
+    def backward(point: Any, d: Any) -> Any:
+        return None if np.isnan(point["x"]).any() else leak(1.0)(point, d)
+
+    found = find_leak(ask(backward))
+    assert found is not None
+    assert found.explanation.startswith("other numbers in the padding of x")
+
+
 def test_nan_in_its_own_place_is_no_leak() -> None:
     def backward(point: Any, d: Any) -> Any:
         found = pull_back(point, d)
