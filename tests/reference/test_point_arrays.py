@@ -97,8 +97,8 @@ def test_a_stated_gradient_takes_the_place_of_autodiffs_alone() -> None:
     assert pullback.structure is true.structure
     assert pullback.list_unconfirmed(points, cotangents, pulled.gradients) == []
     for question, *further in (
-        ("compute_carefully",), ("compute_outputs",), ("restore_numbers",), ("imitate_rounding", np.float16),
-        ("find_overflows", 2.0),
+        ("compute_carefully",), ("compute_outputs",), ("restore_numbers",),
+        ("imitate_rounding", np.float16), ("find_overflows", 2.0),
     ):  # fmt: skip
         asked = points, cotangents, *further
         assert getattr(pullback, question)(*asked) == (question, *asked)
