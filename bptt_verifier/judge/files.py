@@ -155,7 +155,7 @@ def read_any(
         module = announce(load, f"running {file.name}")(file)
         if asked is None and hasattr(module, name) and not callable(getattr(module, name)):
             others = defined._replace(names=defined.names - {name})  # a result has this name
-            _, name = choose_kind(file, others, None, own or None)
+            _, name = choose_kind(file, others, None, None)
             return read_any(file, name, own, options, chosen, announce)
         gradients = find_function(module, name, file)
         if name not in defined.functions and count_positional(gradients) < 3 and not options:

@@ -3,16 +3,19 @@
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bptt_verifier.judge import files
 from bptt_verifier.judge.files import FileSubmission, read_file
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
-from bptt_verifier.report import Report
+from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report.findings import Counterexample
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.own_code import DATA, LAYER, METHODS, OUTPUT, SHAPES, Shape
 
@@ -293,3 +296,108 @@ def test_the_class_that_is_made_of_others_is_proposed(tmp_path: Path) -> None:
     file.write_text(DATA + "".join(part.format(*each) for each in parts), encoding="utf-8")
     with pytest.raises(ValueError, match=r"found A, Whole, B; name .*:Whole$"):
         read_file(file, None, None, {})
+
+
+@pytest.fixture
+def code_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code of one's own is not read, but said to be."""
+    code = SimpleNamespace(gradients=abs, loss=abs, said="It is code.", params={}, data={})
+    monkeypatch.setattr(files, "read_code", lambda *given: code)
+
+
+WEIGHTS = "import numpy as np\nW = np.ones((2, 3))\n"
+RETURNS_BOTH = "    loss = x.sum()\n    dW = params\n    return loss, dW\n"
+FIRST = "[W, W @ W.T, W]"  # as the weights of this project may be
+
+
+@pytest.mark.usefixtures("code_is_read")
+@pytest.mark.parametrize(
+    ("returned", "call", "said"),
+    [
+        (RETURNS_BOTH, f"f({FIRST}, np.ones(3), 1)", "It is code."),
+        (RETURNS_BOTH, f"f({FIRST}, np.ones((3, 3, 3)), 1)", "derivation"),
+        (RETURNS_BOTH, "", "derivation"),
+        ("    return params\n", f"f({FIRST}, np.ones(3), 1)", "derivation"),
+    ],
+)
+def test_what_returns_a_loss_and_takes_other_inputs_is_no_derivation(
+    returned: str, call: str, said: str, tmp_path: Path
+) -> None:
+    source = f"{WEIGHTS}def f(params, x, y):\n{returned}{call}\n"
+    assert said in read(tmp_path, source, "f").said
+
+
+@pytest.mark.parametrize(
+    ("calls", "runs"),
+    [
+        ("print(f)\n", 2),  # for its calls, and for its function
+        (f"f({FIRST}, 1, 2)\nif __name__ == '__main__':\n    f(1, 2, 3)\n", 2),
+        (f"if __name__ == '__main__':\n    f({FIRST}, 1, 2)\n", 3),
+    ],
+)
+def test_a_derivation_is_run_as_the_main_program_if_it_is_guarded_and_not_called_otherwise(
+    calls: str, runs: int, tmp_path: Path
+) -> None:
+    told = list[str]()
+
+    def announce(function: Any, what: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            told.append(what)
+            return function(*given, **named)
+
+        return call
+
+    source = f"{WEIGHTS}def f(params, x, y):\n    return params\n{calls}"
+    assert "derivation" in read(tmp_path, source, "f", announce=announce).said
+    assert told == ["running model.py"] * runs
+
+
+MADE = "def make():\n    return lambda {}: a\nf = make()\n"
+
+
+@pytest.mark.usefixtures("code_is_read")
+def test_a_function_of_two_arguments_that_another_makes_is_no_derivation(tmp_path: Path) -> None:
+    for arguments, said in [("a", "It is code."), ("a, b", "It is code."), ("a, b, c", "derivati")]:
+        assert said in read(tmp_path, MADE.format(arguments), "f").said
+    with pytest.raises(ValueError, match=r"^(?!.*It is code).*f\("):
+        read(tmp_path, MADE.format("a, b"), "f", options={"model": "lstm"})
+
+
+def test_a_derivation_is_found_again_by_python_unless_it_is_in_a_notebook(tmp_path: Path) -> None:
+    found = read(tmp_path, DERIVATION)
+    assert found.python == (
+        f"import runpy; gradients = runpy.run_path({str(tmp_path / 'model.py')!r})['gradients']; "
+    )
+    cells = [{"cell_type": "code", "source": DERIVATION}]
+    assert read(tmp_path, json.dumps({"cells": cells}), suffix=".ipynb").python == ""
+
+
+def test_a_counterexample_is_repeated_in_python_where_no_command_finds_it() -> None:
+    shown = Counterexample("", {}, "W", [], [], [], "print(1)", "case 3")
+    report = Report("x", Verdict.DISAGREES, counterexample=shown)
+    for loss, command, line in [
+        (None, "bptt verify f.py", "run; print(1)"), (abs, "", "run; print(1)"),
+        (abs, "bptt verify f.py", "bptt verify f.py --case 'case 3'"),
+    ]:  # fmt: skip
+        found = FileSubmission(abs, "", loss, python="run; ").write_reproduction(report, command)
+        assert found.counterexample is not None
+        assert found.counterexample.reproduce == line
+
+
+def test_what_is_not_guessed_to_be_a_derivation_is_not_refuted() -> None:
+    raised = Report("x", Verdict.DISAGREES, (Mistake("raised", "", {}),))
+    assert not FileSubmission(abs, "").is_refuted(raised)
+    assert FileSubmission(abs, "", guessed=True).is_refuted(raised)
+
+
+def test_what_may_be_judged_instead_is_said_after_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> Any:
+        raise ValueError("f: expected a call, found none")
+
+    monkeypatch.setattr(files, "read_code", fail)
+    for other, said in [("", "found none"), ("or name g", "found none; or name g")]:
+        monkeypatch.setattr(files, "suggest_instead", lambda *given, other=other: other)
+        with pytest.raises(ValueError, match=f"{said}$"):
+            read(tmp_path, "def f(w):\n    return w\n", "f")

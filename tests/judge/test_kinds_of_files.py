@@ -137,6 +137,7 @@ def test_inputs_of_one_or_two_axes_are_none_of_a_derivation() -> None:
         assert takes_other_inputs(RecordedCall(None, {"params": [], "x": inputs})) is other
     assert not takes_other_inputs(RecordedCall(None, {"params": []}))
     assert not takes_other_inputs(RecordedCall(None, {"params": [], "x": 1}))
+    assert takes_other_inputs(RecordedCall(None, {"params": [], "x": [1], "y": np.ones((2, 2, 2))}))
 
 
 def test_arguments_in_order_are_counted_where_a_function_tells_them() -> None:
