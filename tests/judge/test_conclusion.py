@@ -36,13 +36,16 @@ def subject(doubt: str | None = None) -> Any:
 
 
 def conclude_with(
-    monkeypatch: pytest.MonkeyPatch, decided: dict[str, Any], allowed: float = 1.0
+    monkeypatch: pytest.MonkeyPatch,
+    decided: dict[str, Any],
+    allowed: float = 1.0,
+    doubt: str | None = None,
 ) -> Report:
     """The report on two gradients, of which this error is allowed, by these exact values."""
     monkeypatch.setattr(exact_values, "is_available", lambda: True)
     monkeypatch.setattr(exact_values, "decide", lambda chosen, vague: decided)
     compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, allowed)))]
-    return conclude(lambda case: None, subject(), "", compared, [], ())
+    return conclude(lambda case: None, subject(doubt), "", compared, [], ())
 
 
 def decide(verdict: Verdict, deviation: float = 1e-9) -> Any:
@@ -176,7 +179,7 @@ def state_distances(*distances: float, precise: float = 2.0**-8) -> list[Any]:
     ]
 
 
-def conclude_of(compared: list[Any], near: Any = None) -> Report:
+def conclude_of(compared: list[Any], near: Any = None, doubt: str | None = None) -> Report:
     """The report, where the error at each neighbour, relative to the largest entry, is `near`."""
 
     def attempt(case: Any) -> Any:
@@ -184,7 +187,7 @@ def conclude_of(compared: list[Any], near: Any = None) -> Report:
         error = errors(*case.point)
         return None if error is None else state_distances(error)[0]
 
-    displaced = subject()
+    displaced = subject(doubt)
     displaced.displace = lambda case, k, distance: case._replace(point=(k, distance))
     displaced.has_vanishing_steps = False
     return conclude(attempt, displaced, "", compared, [], ())
@@ -222,6 +225,14 @@ def test_the_scatter_at_one_case_of_four_may_leave_it_undecided() -> None:
     # Of more cases, four are asked, and the errors of all have to be small.
     more = state_distances(0, 1e-7, 1e-6, 1e-7, 1e-4)
     assert conclude_of(more).verdict is Verdict.AGREES
+
+
+def test_small_errors_do_not_remove_a_doubt() -> None:
+    found = conclude_of(state_distances(0, 0, 0, 0), doubt="Too few cases.")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.notes[-1] == "Too few cases."
+    vague = conclude_of(state_distances(0, 0, 0), doubt="Too few cases.")
+    assert vague.notes[-1].startswith("∂L/∂a is not testable")
 
 
 @pytest.mark.parametrize(("away", "agrees"), [(2.0**-6, True), (2.0**-6 * 1.01, False)])
@@ -362,6 +373,12 @@ def test_exact_values_decide_only_if_they_decide_on_every_gradient(
         assert not any("xact values decided" in note for note in found.notes)
     else:
         assert found.notes[-1].endswith(said)
+
+
+def test_exact_values_that_decide_leave_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = conclude_with(monkeypatch, {"a": RIGHT, "b": WORST}, doubt="Too few cases.")
+    assert found.verdict is Verdict.AGREES
+    assert "Too few cases." not in found.notes
 
 
 def test_exact_values_are_not_asked_where_the_comparisons_decide(
