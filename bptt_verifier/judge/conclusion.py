@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.neighbours import is_half, list_failing
+from bptt_verifier.judge.neighbours import is_half, list_excused
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
@@ -78,35 +78,32 @@ def describe_precision(
     overflows: Sequence[Breach],
 ) -> Iterator[str]:
     """Describe the formats that results are judged in, overflows and errors that are rounding."""
-    coarser: dict[str, list[str]] = {}
+    coarser: dict[str, dict[str, None]] = {}
     for found in compared:
         finest = find_coarsest_dtype(*found.case.arguments.values())
         for name in found.gradients:
             returned = found.submitted[name].dtype
             if np.finfo(returned).eps > np.finfo(finest).eps:
-                names = coarser.setdefault(str(returned), [])
-                names += [name] if name not in names else []
-    for dtype, names in coarser.items():
-        which = ", ".join(names)
+                coarser.setdefault(str(returned), {})[name] = None
+    for dtype, returned_in in coarser.items():
+        which = ", ".join(returned_in)
         yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
     if precision is not None:
         dtype = np.dtype(precision)
         yield f"Your errors are those of rounding to {dtype}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
-        yield (
-            (f"{number} cases were left out: " if number > 1 else "1 case was left out: ")
-            + (
-                f"{dtype} overflows there. "
-                if is_half(dtype)
-                else f"your results, in {dtype}, are "
-                "not finite there, and finite at values a thousand times smaller. "
-            )
-            + overflows[0].notes[0]
+        why = (
+            f"{dtype} overflows there."
+            if is_half(dtype)
+            else f"your results, in {dtype}, are not finite there, and finite at values a thousand "
+            "times smaller."
         )
+        were = "was" if number == 1 else "were"
+        yield f"{count_cases(number)} {were} left out: {why} {overflows[0].notes[0]}"
     pairs = zip(compared, settled, strict=True)
-    excused = [set(list_failing(before)) - set(list_failing(after)) for before, after in pairs]
-    names = sorted(set().union(*excused))
+    excused = [list_excused(before, after) for before, after in pairs]
+    names = sorted({name for of_case in excused for name in of_case})
     if names:
         yield (
             f"Beyond the bound, errors of {', '.join(names)} scatter like rounding at neighbouring "
@@ -240,7 +237,7 @@ def explain(
     # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
-    found, complete, simplest = (), True, [*failing, *probes][0]
+    found, simplest = (), [*failing, *probes][0]
     try:
         with limit_effort(seconds, progress) as effort:
             found = protect(subject.diagnose, attempt, failing, probes)
@@ -251,7 +248,7 @@ def explain(
         said = "The search for a name was interrupted; the verdict does not depend on it."
         report = report._replace(notes=(*report.notes, said))
     wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
-    which, details = ", ".join(wrong) or "single steps", dict[str, Any](gradients=wrong)
+    which, details = ", ".join(wrong), dict[str, Any](gradients=wrong)
     said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
     if not complete:
         said = f"the search for a name ended early; {which} remain unexplained."
@@ -275,7 +272,7 @@ def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     submitted, values = found.submitted[worst.name], found.values[worst.name]
     with np.errstate(all="ignore"):
         error = np.abs(submitted.astype(np.float64) - values) / found.allowed[worst.name]
-    error = np.where((submitted == values) | np.isnan(error), 0.0, error)
+    error = np.where(np.isnan(error), 0.0, error)  # nothing is known, or nothing is off
     row = ""
     if submitted.size > SHOWN and submitted.ndim > 1:
         first = worst.entry[0]
@@ -348,7 +345,5 @@ def ask_exact_values(
         worst = max(decision.deviation for decision in decided.values())
         note = f"{no_bound}; exact values decided: the worst relative error is {worst:.2g}."
         return report._replace(verdict=Verdict.AGREES, notes=(*notes, note))
-    if right:
-        note = f"Exact values decided on {', '.join(right)} alone."
-        return report._replace(notes=(*report.notes, note))
-    return report
+    note = f"Exact values decided on {', '.join(right)} alone."
+    return report._replace(notes=(*report.notes, note))

@@ -109,7 +109,7 @@ def accuse_smooth(
     largest = {name: float(np.max(np.abs(value))) for name, value in before.values.items()}
     names = [
         name
-        for name in set(list_failing(before)) - set(list_failing(after))
+        for name in list_excused(before, after)
         if np.max(before.allowed[name]) <= RESOLVING * largest[name]
         and (
             np.max(after.allowed[name]) > RESOLVING * largest[name]

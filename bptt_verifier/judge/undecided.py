@@ -11,7 +11,7 @@ from bptt_verifier.judge.neighbours import (
     ENTRIES,
     collect_errors,
     is_half,
-    list_failing,
+    list_excused,
     measure,
 )
 from bptt_verifier.judge.subject import Compared, Subject, Try
@@ -39,7 +39,7 @@ def state_excused_resolutions(
     passed: dict[str, float] = {}
     vague = dict[str, None]()
     for before, after in zip(compared, settled, strict=True):
-        names = set(list_failing(before)) - set(list_failing(after))
+        names = list_excused(before, after)
         sharp = {each.name for each in before.comparisons if each.conclusive}
         for found in after.comparisons:
             if found.name in names:

@@ -12,11 +12,17 @@ from bptt_verifier.judge.conclusion import (
     describe_hidden,
     make_counterexample,
 )
-from bptt_verifier.judge.undecided import accept_zeros, state_excused_resolutions
+from bptt_verifier.judge.undecided import (
+    ENTRIES,
+    accept_zeros,
+    explain_untestable,
+    is_reference_precise,
+    state_excused_resolutions,
+)
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from bptt_verifier.tolerance.scatter import DISTANCE
+from bptt_verifier.tolerance.scatter import DISTANCE, measure_scatter
 from tests.support.stated_cases import state_case, state_compared
 
 ONES = {"a": np.ones(1), "b": np.ones(1)}
@@ -30,13 +36,16 @@ def subject(doubt: str | None = None) -> Any:
 
 
 def conclude_with(
-    monkeypatch: pytest.MonkeyPatch, decided: dict[str, Any], allowed: float = 1.0
+    monkeypatch: pytest.MonkeyPatch,
+    decided: dict[str, Any],
+    allowed: float = 1.0,
+    doubt: str | None = None,
 ) -> Report:
     """The report on two gradients, of which this error is allowed, by these exact values."""
     monkeypatch.setattr(exact_values, "is_available", lambda: True)
     monkeypatch.setattr(exact_values, "decide", lambda chosen, vague: decided)
     compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, allowed)))]
-    return conclude(lambda case: None, subject(), "", compared, [], ())
+    return conclude(lambda case: None, subject(doubt), "", compared, [], ())
 
 
 def decide(verdict: Verdict, deviation: float = 1e-9) -> Any:
@@ -94,11 +103,12 @@ def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
 
 
 def test_no_resolution_is_finer_than_an_error_that_counted_as_rounding() -> None:
-    off, bound = ONES | {"a": np.full(1, 1 + 4e-4)}, dict.fromkeys("ab", np.full(1, 1e-9))
-    before = [state_compared(off, ONES, bound)] * 2
+    true = {"a": np.array([1.0, 0.0]), "b": np.ones(2)}
+    off, bound = true | {"a": np.array([1 + 4e-4, 0.0])}, dict.fromkeys("ab", np.full(2, 1e-9))
+    before = [state_compared(off, true, bound)] * 2
     after = [  # the smaller limit is that of a case with an error of its own
-        state_compared(each, ONES, bound | {"a": np.full(1, limit)})
-        for each, limit in [(off, 5e-4), (ONES | {"a": np.full(1, 1 + 1e-4)}, 2e-4)]
+        state_compared(each, true, bound | {"a": np.full(2, limit)})
+        for each, limit in [(off, 5e-4), (true | {"a": np.array([1 + 1e-4, 0.0])}, 2e-4)]
     ]
     report = conclude(lambda case: None, subject(), "", after, [], ())
     stated = state_excused_resolutions(report, before, after).parameters
@@ -169,7 +179,7 @@ def state_distances(*distances: float, precise: float = 2.0**-8) -> list[Any]:
     ]
 
 
-def conclude_of(compared: list[Any], near: Any = None) -> Report:
+def conclude_of(compared: list[Any], near: Any = None, doubt: str | None = None) -> Report:
     """The report, where the error at each neighbour, relative to the largest entry, is `near`."""
 
     def attempt(case: Any) -> Any:
@@ -177,7 +187,7 @@ def conclude_of(compared: list[Any], near: Any = None) -> Report:
         error = errors(*case.point)
         return None if error is None else state_distances(error)[0]
 
-    displaced = subject()
+    displaced = subject(doubt)
     displaced.displace = lambda case, k, distance: case._replace(point=(k, distance))
     displaced.has_vanishing_steps = False
     return conclude(attempt, displaced, "", compared, [], ())
@@ -217,6 +227,50 @@ def test_the_scatter_at_one_case_of_four_may_leave_it_undecided() -> None:
     assert conclude_of(more).verdict is Verdict.AGREES
 
 
+def test_small_errors_do_not_remove_a_doubt() -> None:
+    found = conclude_of(state_distances(0, 0, 0, 0), doubt="Too few cases.")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.notes[-1] == "Too few cases."
+    vague = conclude_of(state_distances(0, 0, 0), doubt="Too few cases.")
+    assert vague.notes[-1].startswith("∂L/∂a is not testable")
+
+
+@pytest.mark.parametrize(("away", "agrees"), [(2.0**-6, True), (2.0**-6 * 1.01, False)])
+def test_no_error_may_be_larger_than_what_has_to_be_seen(away: float, agrees: bool) -> None:
+    # Errors of 1e-3 that alternate show one of 7e-3, and allow an error of 2.9e-2 at one point.
+    found = conclude_of(state_distances(0, 0, 0, away), lambda k, distance: 1e-3 * (-1) ** k)
+    assert (found.verdict is Verdict.AGREES) == agrees
+
+
+@pytest.mark.parametrize(("share", "agrees"), [(4.1, True), (4.15, False)])
+def test_an_error_may_be_the_root_of_seventeen_times_what_sixteen_show(
+    share: float, agrees: bool
+) -> None:
+    """√17 is 4.123, √16 is 4, and √18 is 4.243."""
+    errors = [np.array([1e-4 * (-1) ** k]) for k in range(16)]
+    (limit,) = measure_scatter(errors, np.ones(1), np.zeros(1), ENTRIES).limit
+    found = conclude_of(
+        state_distances(0, 0, 0, share * limit), lambda k, distance: errors[k].item()
+    )
+    assert (found.verdict is Verdict.AGREES) == agrees
+
+
+def test_one_unit_in_the_last_place_of_the_largest_entry_is_rounding_if_it_stays() -> None:
+    found = conclude_of(state_distances(0, 0, 0, 2.0**-52), lambda k, distance: 2.0**-52)
+    assert found.verdict is Verdict.AGREES
+
+
+def test_the_resolution_is_that_of_the_case_that_shows_most() -> None:
+    one, *others = state_distances(0, 0, 0, 0)
+    larger = one._replace(
+        submitted={"a": 2 * one.submitted["a"]}, values={"a": 2 * one.values["a"]}
+    )
+    finest, usual = (
+        conclude_of([first, *others]).parameters["a"].resolution for first in (larger, one)
+    )
+    assert finest == pytest.approx(usual / 2)
+
+
 @pytest.mark.parametrize(
     "compared",
     [
@@ -240,6 +294,21 @@ def test_a_case_whose_reference_is_not_precise_or_zero_does_not_count() -> None:
         each._replace(case=each.case._replace(truth=None)) for each in state_distances(0, 0, 0, 0)
     ]
     assert conclude_of(unknown).verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_reference_of_a_gradient_is_precise_only_if_it_is_known() -> None:
+    (found,) = state_distances(0)
+    assert is_reference_precise(found, "a") is True
+    assert is_reference_precise(found, "b") is False
+    unknown = found._replace(case=found.case._replace(truth=None))
+    assert is_reference_precise(unknown, "a") is False
+
+
+def test_a_gradient_that_is_zero_wherever_it_is_known_is_not_testable() -> None:
+    zero = state_compared({"a": np.zeros(2)}, {"a": np.zeros(2)}, {"a": np.ones(2)})
+    other = state_compared({"b": np.ones(2)}, {"b": np.ones(2)}, {"b": np.ones(2)})
+    said = "∂L/∂a is not testable: it is zero in every case."
+    assert explain_untestable("a", [zero, other]) == said
 
 
 def test_one_gradient_that_is_far_leaves_the_verdict_open() -> None:
@@ -304,6 +373,12 @@ def test_exact_values_decide_only_if_they_decide_on_every_gradient(
         assert not any("xact values decided" in note for note in found.notes)
     else:
         assert found.notes[-1].endswith(said)
+
+
+def test_exact_values_that_decide_leave_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = conclude_with(monkeypatch, {"a": RIGHT, "b": WORST}, doubt="Too few cases.")
+    assert found.verdict is Verdict.AGREES
+    assert "Too few cases." not in found.notes
 
 
 def test_exact_values_are_not_asked_where_the_comparisons_decide(

@@ -122,7 +122,7 @@ def weigh_near(
     wide: Any = (1.0, 0.0),
     allowed: Any = (1e-16, 1e-9),
     true: Any = (1.0, 1.0),
-    moves: tuple[float, float] = (0.0, 0.0),
+    moves: tuple[Any, Any] = (0.0, 0.0),
     answers: int = NEIGHBOURS,
     dtype: Any = float,
 ) -> tuple[bool, bool]:
@@ -212,6 +212,39 @@ def test_scatter_up_to_that_part_of_the_largest_entry_is_not_wide() -> None:
         dtype=np.float32,
     )
     assert in_proportion == (True, False)
+
+
+def test_wide_scatter_of_one_entry_is_asked_for_beside_one_of_narrow_scatter() -> None:
+    """The second entry scatters as little as its small bound."""
+    narrow = {"allowed": [1e-9, 1e-16]}
+    assert weigh_near([0.5, 0.0], dtype=np.float32, **narrow) == (False, True)
+    # In float64, 7.4 · 2⁻⁹ is wide as well, though below 2⁻⁶.
+    smaller = {"here": [2.0**-7, 0.0], "wide": [2.0**-9, 0.0]}
+    assert weigh_near([2.0**-7, 0.0], **narrow, **smaller) == (False, True)
+    # 2⁻⁶ of the largest entry is four times as much where that is 4.
+    assert weigh_near([0.5, 0.0], true=[4.0, 1.0], allowed=[1e-9, 2.0**-5]) == (False, True)
+
+
+def test_in_float64_scatter_up_to_a_part_of_the_largest_entry_is_not_wide() -> None:
+    # The scatter of the first entry explains 7.4 · 2⁻²⁰; the second has what its bound allows.
+    here, wide = [2.0**-18, 0.0], [2.0**-20, 0.0]
+    found = weigh_near(here, here=here, wide=wide, allowed=[2.0**-19, 2.0**-16])
+    assert found == (True, False)
+    # 7.4 · 2⁻¹⁹ is below 2⁻¹⁶ of the largest entry, which is 4, and not below a quarter of it.
+    here, wide = [2.0**-17, 0.0], [2.0**-19, 0.0]
+    found = weigh_near(here, here=here, wide=wide, allowed=[1e-9, 1e-16], true=[4.0, 1.0])
+    assert found == (True, False)
+
+
+@pytest.mark.parametrize(("error", "is_rounding"), [(-0.5, False), (0.5, True)])
+def test_an_entry_that_stays_beside_one_that_moves_is_clipped_or_has_lost_its_digits(
+    error: float, is_rounding: bool
+) -> None:
+    """The first entry is 1, and the submission's the largest, below that or above it."""
+    step = np.full(2, 2.0**-12)
+    moves = step, step * np.array([0.0, 1.0])
+    found = weigh_near([error, 0.0], here=[error, 0.0], true=[1.0, 0.25], moves=moves)
+    assert found == (is_rounding, True)
 
 
 @pytest.mark.parametrize(("single", "taken_back"), [(2.0**-7, False), (2.0**-8, True)])

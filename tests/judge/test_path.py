@@ -43,21 +43,24 @@ def test_the_format_is_sought_again_where_the_scatter_explains_whole_results(
     monkeypatch.setattr(path, "weigh", lambda *given, far: after)
     assert judgement.learn_precision(found) is found
     assert judgement.precision_known is known
+    assert judgement.learnt == known  # such a case does not count
     assert judgement.confirmed == []
 
 
 def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
     ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
     agreeing, failing = (state_compared({"w": ones["w"] + d}, ones, allowed) for d in (0, 0.5))
-    asked, shown = list[str](), list[int]()
+    asked, shown = list[str](), list[tuple[int, int]]()
     subject: Any = SimpleNamespace(compute_ahead=lambda: asked.append("next"), total=7)
     judgement = SubjectJudgement(
-        Submission(lambda w: w), subject, "", lambda done, total: shown.append(total)
+        Submission(lambda w: w), subject, "", lambda done, total: shown.append((done, total))
     )
-    for found in (agreeing, agreeing, failing, agreeing):
+    judgement.probes = [agreeing]
+    for found in (agreeing, agreeing, agreeing, failing, agreeing):
+        judgement.compared.append(found)
         judgement.advance(found)
-    assert asked == ["next"] * 2
-    assert shown == [7] * 4
+    assert asked == ["next"] * 3
+    assert shown == [(done, 7) for done in (2, 3, 4, 5, 6)]  # with the probe
 
 
 def learn(
@@ -112,6 +115,7 @@ def test_a_rounded_result_that_does_not_scatter_waits_for_a_case_that_tells(
     judgement = learn(saturated, rounded, monkeypatch=monkeypatch)
     assert judgement.precision is np.float32
     assert judgement.confirmed == []
+    assert judgement.learnt == 1
     assert not any(found.fails for found in judgement.compared)  # both are judged in float32
 
 
@@ -151,3 +155,31 @@ def test_what_is_precise_and_no_float32_number_was_not_computed_in_float32(
     rounded = see(FILLED, True, 1e-5)
     judgement = learn(see_precisely(value), rounded, monkeypatch=monkeypatch)
     assert judgement.precision is precision
+
+
+def test_one_precise_gradient_that_is_no_float32_number_tells_the_format() -> None:
+    known = {"w": np.full(2, 0.25), "v": np.full(2, 1 / 3)}
+    found = state_compared(known, known, dict.fromkeys("wv", np.full(2, 1e-14)))
+    judgement = SubjectJudgement(
+        Submission(lambda w: w),
+        SimpleNamespace(),
+        "",
+        lambda done, total: None,  # type: ignore[arg-type]
+    )
+    assert judgement.learn_precision(found) is found
+    assert judgement.precision_known is True
+    assert judgement.learnt == path.LEARNING
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_case_is_compared_again_in_the_format_that_is_learnt_if_that_succeeds(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, after = see(FILLED, True, 1e-5)
+    subject: Any = SimpleNamespace(format_given=None)
+    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    monkeypatch.setattr(path, "weigh", lambda *given, far: after)
+    again = see_precisely(1.0)[0] if answers else None
+    judgement.attempt = lambda case: again  # type: ignore[method-assign]
+    assert judgement.learn_precision(found) is (again or found)
+    assert judgement.precision is np.float32

@@ -215,6 +215,6 @@ def test_an_entry_on_a_cell_is_known_by_its_arguments_and_by_the_absence_of_para
     file = tmp_path / "own.py"
     code = f"{more}def gradients({arguments}):\n    return {{}}\n"
     file.write_text(source[: source.index("x = np.array")] + code, encoding="utf-8")
-    with pytest.raises(ValueError, match="to define .*loss, found none") as raised:
+    with pytest.raises(ValueError, match=r"to define .*loss, found none") as raised:
         read_entry(str(file))
     assert ("for a cell of this project" in str(raised.value)) is cell

@@ -8,11 +8,15 @@ import pytest
 
 from bptt_verifier.judge.submission import (
     SHOWN,
+    BiasedWeights,
     Breach,
     Call,
     Expected,
+    GruBiasedWeights,
     Submission,
     TakenStates,
+    Weights,
+    are_equal,
     ask,
     convert_results,
     find_difference,
@@ -49,6 +53,22 @@ def test_the_line_that_calls_a_submission_gives_the_same_arrays() -> None:
         assert [*inner[0], *inner[1:], *named.values()] == [*given.values()]
         assert tuple(named) == by_name
         assert inner[0].U.dtype == np.float32
+
+
+def test_weights_are_read_by_field_by_name_and_in_order() -> None:
+    given = Weights(1, 2, 3)
+    assert (given.W, given["W"], given[1], given[-1]) == (2, 2, 2, 3)
+    assert Weights._fields == ("U", "W", "V")
+    assert BiasedWeights._fields == ("U", "W", "V", "b", "c")
+    assert GruBiasedWeights._fields == ("U", "W", "V", "b", "c", "b_n")
+
+
+def test_a_weight_that_is_missing_is_named_and_a_bias_with_the_option_that_adds_it() -> None:
+    remedy = "; `--bias` or bias=True judges a derivation with biases"
+    for name, more in [("hidden", ""), ("b", remedy)]:
+        with pytest.raises(AttributeError) as caught:
+            Weights(1, 2, 3)[name]
+        assert str(caught.value) == f"params has U, W, V, and no {name}{more}"
 
 
 STATES = {
@@ -114,6 +134,41 @@ def test_ten_results_of_unknown_names_are_named_and_the_others_counted(more: int
     assert note.startswith(f"Not checked: {listed}{' and 1 others' if more else ''}. ")
 
 
+def test_results_are_returned_under_known_names_as_arrays() -> None:
+    submission = Submission(lambda: {"U": 1.0, "other": 7.0, "W": [1.0, 2.0]})
+    found = ask(submission, call, EXPECTED, "this case")
+    assert isinstance(found, dict)
+    assert {name: value.tolist() for name, value in found.items()} == {"U": 1.0, "W": [1.0, 2.0]}
+    said = "Not checked: other. The results compared for this model are U, W."
+    assert submission.notes == (said,)
+
+
+@pytest.mark.parametrize("returned", [None, {"U": 1.0, "W": np.ones(3)}])
+def test_results_that_cannot_be_compared_are_a_breach(returned: Any) -> None:
+    found = ask(Submission(lambda: returned), call, EXPECTED, "this case")
+    assert isinstance(found, Breach)
+    assert found.mistake.name == "wrong-shape"
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "same"),
+    [
+        (1.0, np.array(1.0), True),
+        ([1.0, NAN], np.array([1.0, NAN]), True),
+        ([0.0, NAN], np.array([-0.0, NAN]), True),  # other bytes, which are equal numbers
+        (np.array([NAN * 1j]), np.array([NAN * 1j]), True),
+        ([1.0, 2.0], np.array([1.0, 3.0]), False),
+        (np.array([1.0]).view(np.int64), np.array([1.0]), False),  # the same bytes
+        (np.ones((1, 2)), np.ones(2), False),
+    ],
+)
+def test_arrays_are_equal_in_shape_and_numbers(now: Any, before: Any, same: bool) -> None:
+    assert are_equal(now, before) is same
+
+
 def test_an_order_is_stated_where_results_may_be_in_order() -> None:
     for in_order, ways in [({}, ""), ({2: ("U", "W")}, " or in the order U, W")]:
         found = name_results(7, EXPECTED._replace(in_order=in_order))
@@ -159,6 +214,8 @@ def test_an_answer_that_lacks_a_result_of_the_other_differs() -> None:
     found = find_difference({"W": np.ones(2)}, {}, dict)  # type: ignore[arg-type]
     assert found is not None
     assert found.mistake.details == {"gradients": ["W"]}
+    said = "your function returned two different results for W when called twice with the same"
+    assert found.mistake.explanation == f"{said} arguments."
 
 
 def test_states_after_one_that_is_left_out_go_by_name() -> None:
@@ -214,6 +271,7 @@ def test_a_pair_is_a_loss_and_gradients(loss: Any) -> None:
     in_order = EXPECTED._replace(in_order={2: ("U", "W")})
     pair = name_results((np.ones(2), np.zeros(2)), in_order)
     assert {*pair} == {"U", "W"}
+    assert name_results((np.ones(2), 0.0), in_order).keys() == {"U", "W"}  # type: ignore[union-attr]
     breach = name_results((loss, {"U": 1.0}), EXPECTED)
     assert isinstance(breach, Breach)
     assert breach.mistake.details == {"missing": ["W"], "found": ["U"]}
@@ -245,6 +303,27 @@ def test_a_loss_may_have_axes_and_a_gradient_has_its_own() -> None:
     assert shapes == {"loss": (), "W": (2,), "x": (1, 1)}
     for wrong in ({"U": np.ones(1)}, {"loss": np.ones(2)}):
         assert isinstance(convert_results(wrong, expected), Breach)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "why"),
+    [((2, 3), "transposed-gradient", ": it is transposed"), ((3, 3), "wrong-shape", "")],
+)
+def test_a_transposed_gradient_is_told_from_other_wrong_shapes(
+    shape: tuple[int, ...], name: str, why: str
+) -> None:
+    found = convert_results({"W": np.ones(shape)}, EXPECTED._replace(shapes={"W": (3, 2)}))
+    assert isinstance(found, Breach)
+    assert found.mistake.name == name
+    said = f"the gradient for W: expected shape (3, 2), found {shape}{why}."
+    assert found.mistake.explanation == said
+
+
+def test_floats_keep_their_format_and_integers_get_that_of_the_arguments() -> None:
+    given = {"U": np.float32(1), "W": np.array([1, 2])}
+    found = convert_results(given, EXPECTED._replace(dtype=np.float16))
+    assert isinstance(found, dict)
+    assert [str(found[name].dtype) for name in "UW"] == ["float32", "float16"]
 
 
 def test_a_tuple_has_the_weights_or_all_with_the_biases_in_order() -> None:

@@ -12,6 +12,7 @@ from bptt_verifier.judge.neighbours import (
     find_precision,
     is_half_precision,
     is_lost,
+    is_within,
     list_failing,
     may_be_rounded,
     settle,
@@ -124,9 +125,9 @@ def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow
     value = {"w": share * 2.0**10 * float(np.finfo(np.float16).smallest_normal) * np.array([0, 1])}
     found = state_compared(value, value, value, np.float16)
     assert is_half_precision("w", found) is decides
-    assert not is_half_precision("w", found._replace(dtypes={"w": np.dtype(np.float32)}))
-    assert not is_half_precision("other", found)
-    assert not is_half_precision("w", found._replace(submitted={}))
+    assert is_half_precision("w", found._replace(dtypes={"w": np.dtype(np.float32)})) is False
+    assert is_half_precision("other", found) is False
+    assert is_half_precision("w", found._replace(submitted={})) is False
 
 
 @pytest.mark.parametrize(
@@ -388,6 +389,8 @@ def test_errors_as_large_as_a_result_say_nothing_of_its_format(error: float, exp
     after = state_compared({"w": 1 + errors}, ones, {"w": np.ones(2)})
     assert find_precision(before, after) is expected
     assert is_lost(before, "w") is (expected is None)
+    smaller = state_compared({"w": [1.1, 0.1]}, {"w": [1.0, 0.1]}, {"w": [1e-9, 1e-9]})
+    assert is_lost(smaller, "w") is False  # beside the largest entry
 
 
 def test_a_loss_alone_says_nothing_of_the_format() -> None:
@@ -440,14 +443,30 @@ def test_a_result_may_be_rounded_to_a_coarser_format_than_it_is_returned_in(
     assert not may_be_rounded(found._replace(case=found.case._replace(truth=None)), "w")
 
 
-def test_errors_that_are_small_by_chance_tell_the_format_by_their_digits() -> None:
-    error = np.array([2.0**-23])
+def test_errors_are_those_of_a_coarser_format_than_that_of_each_result_only() -> None:
+    ones, limits = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 1e-9))
+    found = state_compared(ones, ones, limits)
+    assert is_within(found, ["a", "b"], np.float32) is True
+    mixed = found._replace(dtypes={"a": np.dtype("f8"), "b": np.dtype("f4")})
+    assert is_within(mixed, ["a", "b"], np.float32) is False
+    assert is_within(mixed, ["a"], np.float32) is True
+
+
+def test_a_case_of_rounding_does_not_settle_what_the_next_one_is() -> None:
+    errors = 1e-6 * ALTERNATING[:, None]
+    attempt = attempt_with(lambda i, _: errors[i], errors[0], np.full(1, 1e-9))
+    compared = [attempt(CASE_OF_ONES)] * 2
+    settled = settle(attempt, subject_with_neighbours(), compared, ["w"], ())
+    assert [found.fails for found in settled] == [False, False]
+
+
+def test_errors_that_are_small_by_chance_tell_the_format_by_the_digits_of_all_gradients() -> None:
+    error, ones = np.array([2.0**-23]), dict.fromkeys("vw", np.ones(1))
+    small, wide = (dict.fromkeys("vw", np.full(1, size)) for size in (2.0**-24, 2.0**-20))
     for more, expected in [(0.0, np.float32), (2.0**-30, None)]:
-        submitted = {"w": 1 + error + more}
-        before = state_compared(submitted, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-24)})
-        before = before._replace(case=state_case({"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)}))
-        after = state_compared(submitted, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)})
-        assert find_precision(before, after) is expected
+        submitted = {"v": 1 + error, "w": 1 + error + more}
+        before = state_compared(submitted, ones, small)._replace(case=state_case(ones, wide))
+        assert find_precision(before, state_compared(submitted, ones, wide)) is expected
 
 
 def test_rounded_results_that_do_not_scatter_tell_the_format_by_their_digits() -> None:

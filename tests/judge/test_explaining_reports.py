@@ -1,0 +1,266 @@
+"""What a report says of formats, of single steps, and of the search for a mistake's name."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.conclusion import (
+    conclude,
+    describe_hidden,
+    describe_precision,
+    make_counterexample,
+    measure_steps,
+    separate_steps,
+)
+from bptt_verifier.judge.submission import Breach
+from bptt_verifier.mistakes.effort import find_effort
+from bptt_verifier.report import Curve, Mistake, Report
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_case, state_compared
+
+ONES = {"a": np.ones(1), "b": np.ones(1)}
+SMALL = dict.fromkeys("ab", np.full(1, 1e-9))
+
+
+def overflow(dtype: Any, note: str) -> Breach:
+    return Breach(Mistake("not-finite", "", {}), (note, "More."), np.dtype(dtype))
+
+
+def test_each_coarser_format_that_is_returned_is_said_once() -> None:
+    single = {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
+    found = state_compared(single, ONES, SMALL)
+    mixed = state_compared(ONES | {"a": np.ones(1, np.float16)}, ONES, SMALL)
+    assert [*describe_precision([found, mixed, found], [found, mixed, found], None, ())] == [
+        "You return float32 for a, b where the arguments are finer: judged in float32.",
+        "You return float16 for a where the arguments are finer: judged in float16.",
+    ]
+    right = state_compared(ONES, ONES, SMALL)
+    assert [*describe_precision([right], [right], None, ())] == []
+
+
+def test_the_format_that_a_submission_computes_in_is_said() -> None:
+    right = state_compared(ONES, ONES, SMALL)
+    said = "Your errors are those of rounding to float32: all results are judged in float32."
+    assert [*describe_precision([right], [right], np.float32, ())] == [said]
+
+
+@pytest.mark.parametrize(
+    ("overflows", "said"),
+    [
+        ([overflow("f2", "First.")], "1 case was left out: float16 overflows there. First."),
+        (
+            [overflow("f2", "First."), overflow("f4", "Then.")],
+            "2 cases were left out: float16 overflows there. First.",
+        ),
+        (
+            [overflow("f4", "First.")],
+            "1 case was left out: your results, in float32, are not finite there, and finite at "
+            "values a thousand times smaller. First.",
+        ),
+    ],
+)
+def test_cases_that_overflow_are_counted_and_the_first_is_described(
+    overflows: list[Breach], said: str
+) -> None:
+    assert [*describe_precision([], [], None, overflows)] == [said]
+
+
+def test_errors_that_count_as_rounding_are_said_with_the_number_of_their_cases() -> None:
+    off = {"a": np.full(1, 1.5), "b": np.full(1, 1.5)}
+    before = [state_compared(each, ONES, SMALL) for each in (off, ONES, off)]
+    wide = SMALL | {"a": np.ones(1)}  # for b, nothing is explained
+    after = [before[0], before[1], state_compared(off, ONES, wide)]
+    assert [*describe_precision(before, after, None, ())] == [
+        "Beyond the bound, errors of a scatter like rounding at neighbouring points in 1 case, and "
+        "count as rounding."
+    ]
+    assert [*describe_precision(before, before, None, ())] == []
+
+
+@pytest.mark.parametrize(("largest", "said"), [(0.5, "0.5"), (1.5, "1")])
+def test_the_largest_error_that_a_format_hides_is_said_and_is_at_most_the_gradient(
+    largest: float, said: str
+) -> None:
+    """One of the entries is zero, which hides no more than others."""
+    values = dict.fromkeys("ab", np.array([0.0, 1.0]))
+    seen = state_compared(values, values, dict.fromkeys("ab", np.full(2, 1e-3)), np.float32)
+    limits = {"a": np.full(2, 0.25), "b": np.full(2, largest)}
+    hidden = state_compared(values, values, limits, np.float32)
+    other = hidden._replace(case=hidden.case._replace(label="another case"))
+    for cases, more in [([seen, hidden], ""), ([hidden, seen, other], ", and in 1 more")]:
+        assert [*describe_hidden(cases, None, ())][1] == (
+            f"In float32, rounding hides relative errors below {said} of a, b in a case{more}; "
+            "the resolution is that of the other cases."
+        )
+
+
+# Probes of three steps, whose adjoints are the columns 1, 2 and 4 of ∂L/∂U.
+
+STEPS = {"U": np.array([[1.0, 2.0, 4.0]]), "a": np.ones(1)}
+CURVE = Curve("a step", (0.5,), (0.25,))
+
+
+def probe(*errors: float, bound: float = 1e-9) -> Any:
+    """A probe with these errors of the three columns."""
+    submitted = STEPS | {"U": STEPS["U"] + np.array([errors])}
+    allowed = {"U": np.full((1, 3), bound), "a": np.full(1, 1e-9)}
+    found = state_compared(submitted, STEPS, allowed)
+    return found._replace(case=found.case._replace(arguments=STEPS))
+
+
+def test_each_column_of_a_probe_is_held_to_what_is_allowed_in_its_step() -> None:
+    steps = np.array([[[0.125]], [[0.25]], [[0.5]]])  # step, example, unit
+    found = probe(0.125, 0.5, 0.5, bound=1.0)
+    known = state_case({"U": STEPS["U"]}, {"adjoints": steps}, STEPS)
+    found = separate_steps(found._replace(case=known))
+    assert found.allowed["U"].tolist() == [[0.125, 0.25, 0.5]]
+    assert found.allowed["a"].tolist() == [1e-9]
+    of_steps, other = found.comparisons
+    assert (of_steps.name, of_steps.entry, of_steps.error) == ("U", (0, 1), 2.0)
+    assert (other.name, other.error) == ("a", 0.0)
+    assert measure_steps(found).relative.tolist() == [0.125, 0.25, 0.125]
+    assert measure_steps(found).error.tolist() == [1.0, 2.0, 1.0]
+
+
+def subject_that(diagnoses: Any = lambda *given: (), charts: Any = lambda cases: ()) -> Any:
+    """A subject that diagnoses, and charts steps, so."""
+    return SimpleNamespace(
+        doubt="Too few cases.", zeros=frozenset(), find_largest_sizes=lambda cases: {},
+        diagnose=diagnoses, chart_steps=charts, shrink=lambda attempt, found: found,
+        describe_sizes=lambda found: found.case.label, reproduce=lambda found: "",
+        write_case=lambda found: "", choose_for_exact_values=lambda compared: iter(()),
+    )  # fmt: skip
+
+
+def explain_wrong(
+    diagnoses: Any = lambda *given: (),
+    charts: Any = lambda cases: (),
+    probes: Any = (),
+    seconds: float | None = None,
+    right: bool = False,
+) -> Report:
+    """The report on two cases, of which the gradient `a` of the second is wrong, if not `right`."""
+    off = ONES if right else ONES | {"a": np.full(1, 1.5)}
+    compared = [state_compared(each, ONES, SMALL) for each in (ONES, off, off)]
+    for number, each in enumerate(compared):
+        compared[number] = each._replace(case=each.case._replace(label=f"case {number}"))
+    given = subject_that(diagnoses, charts)
+    return conclude(lambda case: None, given, "", compared, probes, (), seconds)
+
+
+def test_the_last_step_that_is_wrong_is_the_first_on_the_way_back() -> None:
+    asked = list[Any]()
+
+    def diagnose(attempt: Any, cases: Any, probes: Any) -> Any:
+        asked.append((cases, probes))
+        return ()
+
+    wrong = probe(0.0, 0.5, 0.25)
+    found = explain_wrong(diagnose, probes=[probe(0, 0, 0), wrong], right=True)
+    assert found.verdict is Verdict.DISAGREES
+    assert [step.verdict is Verdict.AGREES for step in found.steps] == [True, False, False]
+    assert found.first_wrong_step == 3
+    assert found.cases == 5
+    assert asked == [([], [wrong])]
+    assert [each.relative_errors for each in found.curves] == [(0, 0, 0), (0, 0.25, 0.0625)]
+    assert [each.label for each in found.curves] == ["float64"] * 2
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ([1e5, 1e5, 1e5], "No probe was precise enough to check a single step."),
+        ([1e5, 1e-9, 1e5], "Too few cases."),
+        ([1e-9, 1e-9, 1e-9], "Too few cases."),
+    ],
+)
+def test_that_no_step_was_checked_is_said(bounds: list[float], said: str) -> None:
+    precise = probe(0, 0, 0)
+    unsharp = precise._replace(allowed=precise.allowed | {"U": np.array([bounds])})
+    found = explain_wrong(probes=[unsharp], right=True)
+    assert found.notes == (said,)
+
+
+def test_failing_cases_alone_are_explained_and_the_first_of_them_is_shown() -> None:
+    asked = list[Any]()
+
+    def diagnose(attempt: Any, cases: Any, probes: Any) -> Any:
+        asked.extend(each.case.label for each in cases)
+        return (Mistake("sign-flipped", "", {}),)
+
+    found = explain_wrong(diagnose)
+    assert asked == ["case 1", "case 2"]
+    assert found.mistakes == (Mistake("sign-flipped", "", {}),)
+    assert found.counterexample is not None
+    assert found.counterexample.sizes == "case 1"
+    assert found.counterexample.gradient == "a"
+
+
+def test_a_mistake_without_a_name_says_whose_numbers_it_made() -> None:
+    (mistake,) = explain_wrong().mistakes
+    assert mistake.name == "unknown"
+    assert mistake.details == {"gradients": ["a"]}
+    said = "no known mistake, or pair of mistakes, reproduces your numbers for a."
+    assert mistake.explanation == said
+
+
+def test_a_search_that_ends_early_says_so() -> None:
+    def diagnose(*given: Any) -> Any:
+        find_effort().goes_on()
+        return ()
+
+    (mistake,) = explain_wrong(diagnose, seconds=0.0).mistakes
+    assert mistake.explanation == "the search for a name ended early; a remain unexplained."
+
+
+def test_an_interrupted_search_leaves_the_verdict() -> None:
+    def diagnose(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    found = explain_wrong(diagnose)
+    assert found.verdict is Verdict.DISAGREES
+    said = "The search for a name was interrupted; the verdict does not depend on it."
+    assert found.notes == (said,)
+    (mistake,) = found.mistakes
+    assert mistake.explanation == "the search for a name ended early; a remain unexplained."
+
+
+def test_a_search_that_raises_leaves_the_verdict_and_says_what_it_raised() -> None:
+    def diagnose(*given: Any) -> Any:
+        raise ValueError("shape mismatch")
+
+    found = explain_wrong(diagnose)
+    assert found.verdict is Verdict.DISAGREES
+    (mistake,) = found.mistakes
+    assert mistake.explanation == (
+        "the judge's search for a name raised ValueError: shape mismatch, so a remain unexplained; "
+        "the verdict stands, since it does not depend on a name."
+    )
+    assert {*mistake.details} == {"gradients", "raised", "raised_at"}
+    assert mistake.details["raised"] == "ValueError: shape mismatch"
+
+
+def fail(*given: Any) -> Any:
+    raise ValueError("no curve")
+
+
+@pytest.mark.parametrize(
+    ("charts", "expected"),
+    [(lambda cases: (CURVE,), "a step"), (lambda cases: (), "a mistake"), (fail, "a mistake")],
+)
+def test_errors_step_by_step_are_charted_or_those_of_the_mistake(
+    charts: Any, expected: str
+) -> None:
+    named = (Mistake("sign-flipped", "", {}, curves=(CURVE._replace(label="a mistake"),)),)
+    found = explain_wrong(lambda *given: named, charts)
+    assert [each.label for each in found.curves] == [expected]
+    probed = explain_wrong(lambda *given: named, charts, probes=[probe(0, 0, 0)])
+    assert [each.label for each in probed.curves] == ["float64"]
+
+
+def test_an_error_that_nothing_is_known_of_is_shown_as_none() -> None:
+    true, limit = {"w": np.array([np.inf, 1.0, 3.0])}, {"w": np.array([np.inf, 0.5, 0.0])}
+    found = state_compared({"w": np.array([1.0, 2.0, 3.0])}, true, limit)
+    assert make_counterexample(subject_that(), found).error_over_bound == [0.0, 2.0, 0.0]

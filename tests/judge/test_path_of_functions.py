@@ -1,0 +1,460 @@
+"""Each step from a function to its report, for a loss whose gradient is its parameter."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge import path
+from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement, judge
+from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
+from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
+from bptt_verifier.program.attempt import copies
+from bptt_verifier.reference.case import Case
+from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report.findings import COUNTED
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_case, state_compared
+
+UNKNOWN = Mistake("unknown", "It is wrong.", {})
+
+
+def case_at(value: float, label: str = "a case", allowed: float = 1e-9, dtype: Any = float) -> Case:
+    """The case of two equal parameters, whose loss is half the sum of their squares."""
+    w = np.full(2, value, dtype)
+    true = {"w": w, "loss": value * value}
+    limits = {"w": np.full(2, allowed), "loss": allowed}
+    return state_case(true, limits, {"w": w})._replace(label=label)
+
+
+class Squares(Subject):
+    """The sum of squares, at stated cases."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case] = (case_at(1.0),),
+        contract: Sequence[Case] = (),
+        extreme: Sequence[Case] = (),
+        smaller: Callable[[Case, Sequence[float]], Iterable[Case]] = lambda case, factors: (),
+    ) -> None:
+        self.cases, self.contract, self.extreme, self.smaller = cases, contract, extreme, smaller
+        self.notes, self.doubts = ("a note", f"24 of 24 cases {COUNTED}"), dict[int, str]()
+
+    stated = "the model"
+    total = 7
+
+    def call(self, case: Case, copy: Copy = copies) -> Call:
+        given = copies(case.arguments)
+        return Call((given["w"],), {}, lambda: given)
+
+    def expect(self, case: Case) -> Expected:
+        return Expected(("w",), {}, {"w": (2,), "loss": ()}, np.float64)
+
+    def draw_contract_cases(self) -> Iterable[Case]:
+        return self.contract
+
+    def draw_cases(self) -> Iterable[Case]:
+        return self.cases
+
+    def draw_extreme_cases(self) -> Iterable[Case]:
+        return self.extreme
+
+    def contradict(self, number: int, case: Case) -> str | None:
+        return self.doubts.get(number)
+
+    def displace(self, case: Case, number: int, distance: float) -> Case:
+        return case
+
+    def scale_values(self, case: Case, factors: Sequence[float]) -> Iterable[Case]:
+        return self.smaller(case, factors)
+
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
+        return {"cases": len([*cases])}
+
+    def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
+        return ["unseen"]
+
+    def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
+        return [f"failing: {', '.join(each.case.label for each in compared if each.fails)}"]
+
+    def shrink(self, attempt: Try, failing: Compared) -> Compared:
+        return failing
+
+    def describe_sizes(self, found: Compared) -> str:
+        return found.case.label
+
+    def reproduce(self, found: Compared) -> str:
+        return ""
+
+    def diagnose(self, *given: Any) -> tuple[Mistake, ...]:
+        return (UNKNOWN,)
+
+
+def begin(gradients: Callable[..., Any], *given: Any, **more: Any) -> SubjectJudgement:
+    """The judgement of a function, before its first step."""
+    return SubjectJudgement(
+        Submission(gradients), Squares(*given, **more), "", lambda done, total: None
+    )
+
+
+def right(w: Any) -> Any:
+    return {"w": w}
+
+
+def wrong_at_two(w: Any) -> Any:
+    return {"w": w * (1.5 if w[0] == 2 else 1)}
+
+
+def infinite_from_two_on(w: Any) -> Any:
+    return {"w": np.where(w < 2, w, np.inf)}
+
+
+def fail(w: Any) -> Any:
+    raise ValueError("no")
+
+
+# The whole path.
+
+
+def test_what_agrees_is_reported_with_all_notes_in_order() -> None:
+    cases, extreme = [case_at(1.0), case_at(3.0)], [case_at(5.0)]
+    report = judge(
+        lambda w: right(w) | {"other": 1.0}, Squares(cases, [case_at(2.0)], extreme), "a name"
+    )
+    assert report.verdict is Verdict.AGREES
+    assert (report.subject, report.cases, report.largest_sizes) == ("a name", 3, {"cases": 3})
+    assert report.notes == (
+        "a note",
+        f"24 of 24 cases {COUNTED}",
+        "unseen",
+        "Not checked: other. The results compared for this model are w, loss.",
+    )
+
+
+def test_what_disagrees_is_reported_with_the_cases_where_it_does() -> None:
+    cases = [case_at(1.0, "first"), case_at(2.0, "second")]
+    report = judge(wrong_at_two, Squares(cases, extreme=[case_at(3.0)]), "")
+    assert report.verdict is Verdict.DISAGREES
+    assert report.mistakes == (UNKNOWN,)
+    assert report.cases == 2  # extreme cases are not asked then
+    assert report.notes[:2] == ("failing: second", "a note")
+    assert "unseen" not in report.notes
+
+
+def test_what_is_undecided_is_reported_without_what_was_unseen() -> None:
+    report = judge(right, Squares([case_at(1.0, allowed=1e5)]), "")
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.notes[:2] == ("a note", f"24 of 24 cases {COUNTED}")
+    assert not any(note.startswith(("failing", "unseen")) for note in report.notes)
+
+
+def test_cases_are_counted_once_where_a_coarser_format_hides_mistakes() -> None:
+    cases = [case_at(1.0), case_at(1.0, allowed=0.5)]
+    report = judge(lambda w: {"w": w.astype(np.float32)}, Squares(cases), "")
+    assert report.verdict is Verdict.AGREES
+    counted = [note for note in report.notes if note.endswith(COUNTED)]
+    assert counted == [f"In float32, 1 of 2 cases {COUNTED}"]
+    assert "a note" in report.notes
+
+
+class Steps(Judgement):
+    """A judgement whose steps find these."""
+
+    def __init__(self, *found: Report | None) -> None:
+        self.found, self.taken = found, list[Report | None]()
+
+    def take(self, found: Report | None) -> Report | None:
+        self.taken.append(found)
+        return found
+
+    @property
+    def steps(self) -> Any:
+        return [lambda found=each: self.take(found) for each in self.found]
+
+    def conclude(self) -> Report:
+        return Report("concluded", Verdict.AGREES)
+
+
+def test_steps_are_taken_until_one_ends_the_judgement() -> None:
+    first, second = Report("first", Verdict.AGREES), Report("second", Verdict.AGREES)
+    ended = Steps(None, first, second)
+    assert ended.judge() is first
+    assert ended.taken == [None, first]
+    through = Steps(None, None)
+    assert through.judge().subject == "concluded"
+    assert through.taken == [None, None]
+
+
+# Reports before the conclusion.
+
+
+@pytest.mark.parametrize(
+    ("by_loss", "names", "raised"),
+    [
+        (False, [], False),
+        (True, [], True),
+        (False, ["raised", "unknown"], True),
+        (False, ["unknown"], False),
+    ],
+)
+def test_a_report_tells_whether_the_users_code_raised(
+    by_loss: bool, names: list[str], raised: bool
+) -> None:
+    judgement = begin(right)
+    judgement.subject.raised = by_loss
+    judgement.compare_cases()
+    mistakes = [Mistake(name, "", {}) for name in names]
+    found = judgement.report(Verdict.INCONCLUSIVE, *mistakes, notes=("said",))
+    assert found.raised is raised
+    assert found.mistakes == (*mistakes,)
+    assert found.notes == (*judgement.subject.notes, "said")
+    assert (found.cases, found.largest_sizes) == (1, {"cases": 1})
+
+
+def test_a_function_that_raises_is_refused_before_numbers_are_compared() -> None:
+    found = begin(fail, contract=[case_at(1.0)]).check_contract()
+    assert found is not None
+    assert found.verdict is Verdict.DISAGREES
+    assert [each.name for each in found.mistakes] == ["raised"]
+
+
+@pytest.mark.parametrize(
+    ("gradients", "names"),
+    [
+        (right, []),
+        (lambda w: {"w": w, "loss": 1.0}, []),
+        (lambda w: {"w": w, "loss": 2.0}, ["forward-differs"]),
+    ],
+)
+def test_a_subject_may_refuse_every_verdict_but_one_on_the_loss(
+    gradients: Any, names: list[str]
+) -> None:
+    judgement = begin(gradients, contract=[case_at(1.0)])
+    assert judgement.check_contract() is None
+    judgement.subject.refusal = "refused"
+    found = judgement.check_contract()
+    assert found is not None
+    assert [each.name for each in found.mistakes] == names
+    assert found.verdict is (Verdict.DISAGREES if names else Verdict.INCONCLUSIVE)
+    assert found.notes[-1] == "refused"
+
+
+def test_what_contradicts_the_reference_ends_the_judgement() -> None:
+    judgement = begin(right, [case_at(1.0), case_at(2.0)])
+    assert judgement.compare_cases() is None
+    judgement = begin(right, [case_at(1.0), case_at(2.0)])
+    assert isinstance(judgement.subject, Squares)
+    judgement.subject.doubts = {1: "in doubt"}
+    found = judgement.compare_cases()
+    assert found is not None
+    assert (found.verdict, found.cases) == (Verdict.INCONCLUSIVE, 1)
+    assert found.notes[-1] == "in doubt"
+
+
+def test_a_case_is_compared_or_ends_the_judgement() -> None:
+    judgement, seen = begin(right), list[tuple[int, int]]()
+    judgement.progress = lambda done, total: seen.append((done, total))
+    assert judgement.compare_case(case_at(1.0)) is None
+    assert seen == [(1, 7)]
+    assert [each.fails for each in judgement.compared] == [False]
+    assert judgement.attempt(case_at(1.0)) is not None
+    for gradients, name in [
+        (fail, "raised"),
+        (lambda w: {"w": w, "loss": 2.0}, "forward-differs"),
+    ]:
+        ending = begin(gradients)
+        report = ending.compare_cases()
+        assert report is not None
+        assert [each.name for each in report.mistakes] == [name]
+        assert ending.compared == []
+    assert begin(fail).attempt(case_at(1.0)) is None
+
+
+def test_only_results_of_the_forward_pass_that_fail_are_weighed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[Any]()
+
+    def weigh(attempt: Any, subject: Any, found: Any, names: Any, entries: int) -> Any:
+        asked.append(names)
+        return found
+
+    monkeypatch.setattr(path, "weigh", weigh)
+    for loss, factor in [(1.0, 1.5), (2.0, 1.5), (2.0, 1.0)]:
+        judgement = begin(lambda w, loss=loss, by=factor: {"w": by * w, "loss": loss})
+        judgement.learnt = LEARNING
+        judgement.compare_case(case_at(1.0))
+    assert asked == [["loss"], ["loss"]]
+
+
+@pytest.mark.parametrize(
+    ("precision", "learnt", "dtype", "learns"),
+    [
+        (None, LEARNING - 1, np.float64, True),
+        (None, LEARNING, np.float64, False),
+        (np.float32, 0, np.float64, False),
+        (None, 0, np.float32, False),
+    ],
+)
+def test_a_format_is_learnt_from_the_first_cases_in_float64(
+    precision: Any, learnt: int, dtype: Any, learns: bool
+) -> None:
+    judgement, asked = begin(right), list[Any]()
+    judgement.precision, judgement.learnt = precision, learnt
+
+    def learn(found: Compared) -> Compared:
+        asked.append(found)
+        return found
+
+    judgement.learn_precision = learn  # type: ignore[method-assign]
+    judgement.compare_case(case_at(1.0, dtype=dtype))
+    assert bool(asked) is learns
+
+
+def test_extreme_cases_are_asked_only_while_nothing_fails() -> None:
+    extreme = [case_at(3.0), case_at(4.0)]
+    agreeing = begin(right, extreme=extreme)
+    assert agreeing.compare_extreme_cases() is None
+    assert len(agreeing.compared) == 2
+    ended = begin(fail, extreme=extreme).compare_extreme_cases()
+    assert ended is not None
+    assert [each.name for each in ended.mistakes] == ["raised"]
+    failing = begin(wrong_at_two, [case_at(1.0), case_at(2.0)], extreme=extreme)
+    failing.compare_cases()
+    assert failing.compare_extreme_cases() is None
+    assert len(failing.compared) == 2
+
+
+# Results that are not finite.
+
+
+def overflow(dtype: Any, label: str = "") -> Breach:
+    return Breach(Mistake("not-finite", label, {}), (f"With {label}.",), dtype)
+
+
+def halve(case: Case, factors: Sequence[float]) -> Iterable[Case]:
+    """The same case at each smaller value."""
+    return [case_at(factor) for factor in factors]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "known", "is_finite", "outcome"),
+    [
+        (None, True, True, "refused"),  # nothing that may have overflowed
+        (np.float16, True, False, "left out"),
+        (np.float32, True, True, "left out"),
+        (np.float32, True, False, "refused"),
+        (np.float32, False, True, "left out"),
+        (np.float32, False, False, "doubtful"),
+        (np.float16, False, False, "doubtful"),
+    ],
+)
+def test_a_case_is_left_out_where_a_right_formula_may_overflow(
+    dtype: Any, known: bool, is_finite: bool, outcome: str
+) -> None:
+    judgement = begin(right if is_finite else fail, smaller=halve)
+    judgement.precision_known = known
+    report = judgement.excuse_overflow(overflow(dtype, "it"), case_at(1.0))
+    assert bool(judgement.overflows) is (outcome == "left out")
+    assert bool(judgement.doubtful) is (outcome == "doubtful")
+    assert (report is not None) is (outcome == "refused")
+    if report is not None:
+        assert report.verdict is Verdict.DISAGREES
+        assert [each.name for each in report.mistakes] == ["not-finite"]
+        assert report.notes[-1] == "With it."
+
+
+def test_values_a_thousand_times_smaller_are_asked_where_results_are_not_finite() -> None:
+    asked = list[float]()
+
+    def note(case: Case, factors: Sequence[float]) -> Iterable[Case]:
+        asked.extend(factors)
+        return halve(case, factors)
+
+    assert begin(right, smaller=note).is_finite_nearer_zero(case_at(1.0)) is True
+    assert max(asked) == pytest.approx(1e-3, rel=0.05)
+    assert 0 < min(asked) < max(asked)
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        fail,
+        lambda w: {"w": w + np.array([0.0, np.inf])},
+        lambda w: {"w": w, "loss": np.inf},
+        lambda w: {"w": w if w[0] > 2.0**-11 else w * np.nan},
+        lambda w: {"w": w} if w[0] > 2.0**-11 else fail(w),
+    ],
+    ids=["raises", "one entry", "one result", "at some", "raises at some"],
+)
+def test_all_results_have_to_be_finite_at_all_smaller_values(gradients: Any) -> None:
+    assert begin(gradients, smaller=halve).is_finite_nearer_zero(case_at(1.0)) is False
+    assert begin(right).is_finite_nearer_zero(case_at(1.0)) is False  # none is known
+
+
+@pytest.mark.parametrize(
+    ("dtype", "known", "refused"),
+    [(np.float16, True, False), (np.float16, False, True), (np.float32, True, True)],
+)
+def test_a_doubtful_case_is_left_out_only_if_the_format_is_known_to_be_half_precision(
+    dtype: Any, known: bool, refused: bool
+) -> None:
+    judgement = begin(right)
+    judgement.precision_known = known
+    judgement.learnt = LEARNING
+    judgement.doubtful = [overflow(dtype, "doubtful")]
+    judgement.overflows = [overflow(np.float16, "left out")]
+    report = judgement.compare_cases()
+    assert (report is not None) is refused
+    if report is None:
+        said = [each.mistake.explanation for each in judgement.overflows]
+        assert said == ["doubtful", "left out"]
+    else:
+        assert report.notes[-1] == "With doubtful."
+
+
+@pytest.mark.parametrize(("number", "refused"), [(1, False), (2, True)])
+def test_more_cases_that_are_left_out_than_compared_are_refused(number: int, refused: bool) -> None:
+    judgement = begin(right)
+    judgement.compare_cases()
+    judgement.overflows = [overflow(np.float16, label) for label in ("first", "second")][:number]
+    report = judgement.conclude()
+    assert report.verdict is (Verdict.DISAGREES if refused else Verdict.AGREES)
+    if refused:
+        assert [each.explanation for each in report.mistakes] == ["first"]
+
+
+def test_results_that_depend_on_earlier_calls_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    judgement = begin(right)
+    judgement.compare_cases()
+    monkeypatch.setattr(path, "find_dependence", lambda *given: (UNKNOWN, ()))
+    report = judgement.conclude()
+    assert (report.verdict, report.mistakes) == (Verdict.DISAGREES, (UNKNOWN,))
+
+
+# Probes of single steps.
+
+
+def test_probes_are_compared_step_by_step_or_end_the_judgement() -> None:
+    """Of two steps, whose adjoints are 1 and 2, with half of the former allowed, and none else."""
+    true = {"U": np.array([[1.0, 2.0]])}
+    limits = {"U": np.full((1, 2), 1e5), "adjoints": np.array([[[0.5]], [[0.0]]])}
+    probe = state_compared({"U": np.array([[1.5, 2.0]])}, true, {"U": limits["U"]})
+    probe = probe._replace(case=state_case(true, limits, true))
+    breach, half = overflow(None, "it"), overflow(np.float16, "it")
+    answers: dict[str, list[Any]] = {
+        "all": [probe, probe], "left out": [half, probe], "refused": [probe, breach, probe],
+    }  # fmt: skip
+    for kind, number in [("all", 2), ("left out", 1), ("refused", 1)]:
+        judgement, seen, left = begin(right), list[int](), iter(answers[kind])
+        judgement.precision_known = True
+        judgement.progress = lambda done, total, seen=seen: seen.append(done)  # type: ignore[misc]
+        judgement.subject.draw_probes = lambda kind=kind: [probe.case] * len(answers[kind])  # type: ignore[method-assign, misc]
+        judgement.compare_at = lambda case, left=left: next(left)  # type: ignore[method-assign, misc]
+        report = judgement.compare_probes()
+        assert (report is not None) is (kind == "refused")
+        assert len(judgement.probes) == number
+        assert seen == [*range(1, number + 1)]
+        assert judgement.probes[0].allowed["U"].tolist() == [[0.5, 0.0]]
+        assert len(judgement.overflows) == (kind == "left out")
