@@ -22,7 +22,7 @@ from typing import Any
 from mutation.operators import Mutant
 
 Told = Callable[[Mutant, str, float], None]
-PATIENCE = 10  # a fork that takes this many times as long as without a mutant is ended
+PATIENCE = 10  # a fork that takes this many times as long as without a mutant is ended and left
 LEAST_SECONDS, MOST_SECONDS = 30.0, 900.0  # the latter without a mutant
 LAST_CODE = 255  # the exit code of a fork has eight bits
 
@@ -65,13 +65,14 @@ def execute_anew(module: ModuleType, source: str, tree: Path) -> None:
 class Forks:
     """A pytest plugin: in place of running the tests once, it runs them on each mutant of a file.
 
-    What was killed or timed out is told. The exit code of a fork is 0 if no test failed, and one
+    What was killed is told. One that takes too long is left, as it may wait for a thread that no
+    fork has. The exit code of a fork is 0 if no test failed, and one
     more than the place of the test that failed.
     """
 
     def __init__(self, mutants: Iterable[Mutant], tree: Path, jobs: int, told: Told) -> None:
         self.mutants, self.tree, self.jobs, self.told = list(mutants), tree, jobs, told
-        self.limit, self.order = MOST_SECONDS, list[Any]()
+        self.limit, self.order = 0.0, list[Any]()
 
     def pytest_runtestloop(self, session: Any) -> bool:
         """Try each mutant, if all tests pass in a fork without one."""
@@ -83,14 +84,10 @@ class Forks:
         file, begun = self.mutants[0].file, time.monotonic()
         original = (self.tree / file).read_text(encoding="utf-8")
         times = self.tree.with_suffix(".times")
-        child = self.fork(session, file, original, times)
-        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-            if time.monotonic() - begun > self.limit:  # JAX may wait for threads that it has lost
-                end_group(child)
-                raise pytest.UsageError(f"{file}: its tests do not end in a fork")
-            time.sleep(0.005)
-        if os.waitstatus_to_exitcode(ended[1]) != 0:
-            raise pytest.UsageError(f"{file}: its tests do not pass in a fork")
+        code = wait_for(self.fork(session, file, original, times), MOST_SECONDS)
+        if code != 0:
+            what = "pass in a fork" if code else f"end in a fork within {MOST_SECONDS:g} s"
+            raise pytest.UsageError(f"{file}: its tests do not {what}")
         self.limit = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - begun))
         seconds = list(map(float, times.read_text(encoding="utf-8").split()))
         places = sorted(range(len(seconds)), key=seconds.__getitem__)
@@ -113,7 +110,6 @@ class Forks:
                     ended, status = os.waitpid(child, os.WNOHANG)
                     if not ended and seconds > self.limit:
                         end_group(child)
-                        self.told(mutant, "timed out", seconds)
                     elif not ended:
                         continue
                     elif (code := os.waitstatus_to_exitcode(status)) != 0:
@@ -161,6 +157,22 @@ def run_in_order(session: Any, order: list[Any], times: Path | None) -> int:
     if times is not None:
         times.write_text("\n".join(taken), encoding="utf-8")
     return 0
+
+
+def wait_for(child: int, most: float) -> int | None:
+    """Wait for a fork; return its exit code, or None if it took too many seconds and was ended."""
+    begun = time.monotonic()
+    try:
+        while time.monotonic() - begun <= most:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+    except BaseException:  # Ctrl-C
+        end_group(child)
+        raise
+    end_group(child)
+    return None
 
 
 def end_group(child: int) -> None:

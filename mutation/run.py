@@ -152,7 +152,16 @@ class Slot:
         forks = Forks(mutants, self.tree, jobs, told)
         self.mutant, self.begun, self.limit = None, time.monotonic(), float("inf")
         self.child = fork(self.root, self.tree, tests, self.log, [forks])
-        wait(self)
+        try:
+            status = wait(self)
+        except BaseException:  # Ctrl-C: its forks are in groups of their own, and it ends them
+            os.killpg(self.child, signal.SIGINT)
+            os.waitpid(self.child, 0)
+            raise
+        if status != "survived":
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            why = next((line for line in reversed(lines) if line.strip()), "")
+            print(f"{mutants[0].file}: no quick pass. {why}", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """End the child and the processes that a test has started."""

@@ -27,13 +27,15 @@ class Case(NamedTuple):
 
     `truth(dtype, names)` has autodiff's values and the allowed errors of a submission that computes
     in that dtype; it is None where there is no reference. `point` identifies the case to the
-    subject: a Problem, or the number of the case. `label` names it in messages.
+    subject: a Problem, or the number of the case. `label` names it in messages. `noise()` is the
+    allowed error in float64 of an own model's loss, whose name may be that of a parameter.
     """
 
     label: str
     arguments: dict[str, Array]
     point: Any
     truth: FindTruth | None
+    noise: Callable[[], float] = float
 
     @property
     def single(self) -> bool:

@@ -39,27 +39,27 @@ def make_case(
         values["loss"] = np.asarray(value)
 
     @cache
-    def measure(unit: float) -> dict[str, Array]:
+    def measure(unit: float) -> tuple[float, dict[str, Array]]:
         errors = attempt(
             run_in_float64,
             loss,
             lambda: gradient_and_noise(program, wide, (unit,), slopes, seed=number),
         )
         if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
-            return {name: np.full(found.shape, np.inf) for name, found in values.items()}
+            return np.inf, {name: np.full(found.shape, np.inf) for name, found in values.items()}
         ((of_loss, allowed),) = errors
-        return {"loss": np.asarray(of_loss), **allowed}
+        return of_loss, {"loss": np.asarray(of_loss), **allowed}
 
     def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
         unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
         # Errors in formats coarser than float32 are not measured, but grow with the unit.
         coarser = max(1.0, unit / FLOAT32)
         # Each precision is measured where it is asked for, which takes most of a verdict's time.
-        single = measure(FLOAT32) if unit > FLOAT64 else {}
+        single = measure(FLOAT32)[1] if unit > FLOAT64 else {}
         allowed = {
             # The reference has the error of float64, too; a number that underflows is lost.
             name: (single[name] * coarser if single else own) + own + 16 * tiny
-            for name, own in measure(FLOAT64).items()
+            for name, own in measure(FLOAT64)[1].items()
         }
         # No result of this format is right where it cannot hold the value.
         largest = float(np.finfo(dtype).max)
@@ -68,4 +68,4 @@ def make_case(
             allowed[name] = np.where(beyond, np.inf, error)
         return Truth(values, allowed)
 
-    return Case(f"case {number}", params, number, truth)
+    return Case(f"case {number}", params, number, truth, lambda: 2 * measure(FLOAT64)[0])

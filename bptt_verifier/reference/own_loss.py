@@ -489,8 +489,7 @@ def contradict(model: OwnModel, case: Case, loss: Callable[..., Any]) -> str | N
     assert case.truth is not None
     point, known = widen(case.arguments), case.truth(np.float64, ())
     # The buffers of a loss in plain NumPy may be coarser than what it returns.
-    is_coarse = model.in_numpy and "loss" not in point  # a parameter's name
-    noise = known.allowed["loss"].item() if is_coarse else 0.0
+    noise = case.noise() if model.in_numpy else 0.0
     seed = case.point.number
     with use_one_thread():
         doubt = contradict_entries(loss, point, known, seed, noise)

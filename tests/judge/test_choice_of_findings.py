@@ -17,6 +17,7 @@ from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import find_symbol
+from tests.support.modules import ROOT
 
 INDICES, FACTOR = (Mistake(name, "", {}) for name in ("wrong-indices", "constant-factor"))
 OPERATION, KEPT, RANDOM, LAZY = (
@@ -85,6 +86,11 @@ def test_a_search_that_found_nothing_in_its_time_was_cut_short(
     assert [*explained.judgement.describe_search()] == []
     explained.explain((INDICES,), operation=operation)
     assert len([*explained.judgement.describe_search()]) == cut_short
+
+
+def test_the_search_for_an_operation_has_the_seconds_that_the_page_on_kernels_states() -> None:
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    assert f"ends after {vjp.SECONDS:g} s of processor time" in text
 
 
 def test_nothing_is_sought_in_what_changes_from_call_to_call(explained: Explained) -> None:

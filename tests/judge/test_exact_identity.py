@@ -13,11 +13,13 @@ from bptt_verifier.commands.docket_findings import (
 )
 from bptt_verifier.docket.entry import Kind
 from bptt_verifier.judge.exact_identity import (
+    SIZES,
     certify_definition,
     certify_identity,
     evaluate_exactly,
 )
 from bptt_verifier.judge.published import FOLDER, DocketCase, list_entries, read_entry
+from bptt_verifier.proofs.free_values import LARGEST
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.modules import ROOT
@@ -160,6 +162,16 @@ def test_the_degree_is_that_of_the_difference_and_of_what_may_collide(tmp_path: 
     assert found.log10_error == pytest.approx(log10(5 / 2**64))  # of one in 2⁶⁴ numbers, 5
     refuted = certify_identity(write_own(tmp_path, "np.tanh(w)", "1 + np.tanh(w) ** 2"))
     assert (refuted.refuted, refuted.log10_error) == ("w", 0)  # the chance 1: nothing is proved
+
+
+def test_sizes_and_numbers_are_those_that_the_page_on_certification_states() -> None:
+    text = (ROOT / "docs" / "certification.md").read_text(encoding="utf-8")
+    sizes = ", ".join(f"{name} = {size}" for name, size in SIZES._asdict().items())
+    assert f"A cell has {sizes} and random data" in text
+    assert "$0 < |k| \\le 2^{63}$; for a claim that is clipped $k / 2^{61}$" in text
+    assert LARGEST == 2**63
+    for name, scale in [("pascanu-jacobian", 1), ("min-char-rnn-clipped", 2**61)]:
+        assert evaluate_exactly(CASES[name]).values.scale == scale
 
 
 def test_sizes_at_which_numbers_grow_too_long_give_no_certificate(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_errors_step_by_step_are_charted_or_those_of_the_mistake(
     assert [each.label for each in probed.curves] == ["float64"]
 
 
-def test_an_error_that_nothing_is_known_of_is_shown_as_none() -> None:
+def test_an_error_that_nothing_is_known_of_is_shown_as_zero() -> None:
     true, limit = {"w": np.array([np.inf, 1.0, 3.0])}, {"w": np.array([np.inf, 0.5, 0.0])}
     found = state_compared({"w": np.array([1.0, 2.0, 3.0])}, true, limit)
     assert make_counterexample(subject_that(), found).error_over_bound == [0.0, 2.0, 0.0]

@@ -18,6 +18,7 @@ from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import Counterexample
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.own_code import DATA, LAYER, METHODS, OUTPUT, SHAPES, Shape
+from tests.support.own_files import note_calls
 
 
 def read(
@@ -339,14 +340,7 @@ def test_a_derivation_is_run_as_the_main_program_if_it_is_guarded_and_not_called
     calls: str, runs: int, tmp_path: Path
 ) -> None:
     told = list[str]()
-
-    def announce(function: Any, what: str) -> Any:
-        def call(*given: Any, **named: Any) -> Any:
-            told.append(what)
-            return function(*given, **named)
-
-        return call
-
+    announce = note_calls(told)
     source = f"{WEIGHTS}def f(params, x, y):\n    return params\n{calls}"
     assert "derivation" in read(tmp_path, source, "f", announce=announce).said
     assert told == ["running model.py"] * runs

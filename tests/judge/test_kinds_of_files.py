@@ -35,6 +35,7 @@ from bptt_verifier.judge.files import (
 )
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
 from bptt_verifier.report import Mistake, Report
+from tests.support.own_files import note_calls
 
 FILE = Path("model.py")
 BOTH = "    loss = w.sum()\n    dw = w\n    return loss, dw\n"
@@ -465,18 +466,10 @@ def test_a_file_whose_call_cannot_be_read_is_run_no_more_than_it_may_help(
     calls: str, runs: int, reads: int, tmp_path: Path
 ) -> None:
     told = list[str]()
-
-    def announce(function: Any, what: str) -> Any:
-        def call(*given: Any, **named: Any) -> Any:
-            told.append(what)
-            return function(*given, **named)
-
-        return call
-
     file = tmp_path / "model.py"
     file.write_text("def f(x, y):\n    return x\n" + calls, encoding="utf-8")
     with pytest.raises(ValueError):  # noqa: PT011 - whatever is missing
-        read_file(file, "f", True, {}, (), announce)
+        read_file(file, "f", True, {}, (), note_calls(told))
     assert told.count("running model.py") == runs
     assert told.count("a call of f") == reads
 

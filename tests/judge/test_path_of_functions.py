@@ -329,11 +329,26 @@ def test_extreme_cases_are_asked_only_while_nothing_fails() -> None:
 # Results that are not finite.
 
 
+def test_the_numbers_of_a_judgement_are_those_of_section_10() -> None:
+    assert (path.LEARNING, path.SCALES_NEARER_ZERO) == (4, (2.0**-10, 2.0**-12))
+
+
+def test_values_are_scaled_down_no_further_than_a_half_float_can_hold_their_squares() -> None:
+    """The square of 2⁻¹² is the smallest number of float16, 2⁻²⁴; that of 2⁻¹³ is zero."""
+
+    def normalise(w: Any) -> Any:
+        h = w.astype(np.float16)
+        with np.errstate(all="ignore"):
+            return {"w": (h / np.sqrt((h * h).sum())).astype(np.float64)}
+
+    assert begin(normalise, smaller=scale).is_finite_nearer_zero(case_at(1.0))
+
+
 def overflow(dtype: Any, label: str = "") -> Breach:
     return Breach(Mistake("not-finite", label, {}), (f"With {label}.",), dtype)
 
 
-def halve(case: Case, factors: Sequence[float]) -> Iterable[Case]:
+def scale(case: Case, factors: Sequence[float]) -> Iterable[Case]:
     """The same case at each smaller value."""
     return [case_at(factor) for factor in factors]
 
@@ -353,7 +368,7 @@ def halve(case: Case, factors: Sequence[float]) -> Iterable[Case]:
 def test_a_case_is_left_out_where_a_right_formula_may_overflow(
     dtype: Any, known: bool, is_finite: bool, outcome: str
 ) -> None:
-    judgement = begin(right if is_finite else fail, smaller=halve)
+    judgement = begin(right if is_finite else fail, smaller=scale)
     judgement.precision_known = known
     report = judgement.excuse_overflow(overflow(dtype, "it"), case_at(1.0))
     assert bool(judgement.overflows) is (outcome == "left out")
@@ -370,7 +385,7 @@ def test_values_a_thousand_times_smaller_are_asked_where_results_are_not_finite(
 
     def note(case: Case, factors: Sequence[float]) -> Iterable[Case]:
         asked.extend(factors)
-        return halve(case, factors)
+        return scale(case, factors)
 
     assert begin(right, smaller=note).is_finite_nearer_zero(case_at(1.0)) is True
     assert max(asked) == pytest.approx(1e-3, rel=0.05)
@@ -389,7 +404,7 @@ def test_values_a_thousand_times_smaller_are_asked_where_results_are_not_finite(
     ids=["raises", "one entry", "one result", "at some", "raises at some"],
 )
 def test_all_results_have_to_be_finite_at_all_smaller_values(gradients: Any) -> None:
-    assert begin(gradients, smaller=halve).is_finite_nearer_zero(case_at(1.0)) is False
+    assert begin(gradients, smaller=scale).is_finite_nearer_zero(case_at(1.0)) is False
     assert begin(right).is_finite_nearer_zero(case_at(1.0)) is False  # none is known
 
 

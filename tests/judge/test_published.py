@@ -175,7 +175,7 @@ def test_an_error_is_relative_to_the_norm_of_the_true_gradient_unless_that_is_ze
 
 
 def test_a_claim_is_measured_against_the_gradient_and_against_what_it_is_exactly() -> None:
-    """The claim holds one factor w of w² constant; the other way, it halves the gradient."""
+    """The claim holds one factor w of w² constant, which gives half of the gradient."""
     halved = SimpleNamespace(
         params={"w": np.array([1.0, -2.0])},
         loss=lambda p: (p["w"] ** 2).sum(), gradients=lambda p: {"w": p["w"]},
@@ -185,7 +185,7 @@ def test_a_claim_is_measured_against_the_gradient_and_against_what_it_is_exactly
     assert measure_errors(case) == pytest.approx({"w": 0.5})
     assert measure_defined_errors(case) == pytest.approx({"w": 0.0}, abs=1e-15)
     del halved.held_loss
-    halved.change = lambda gradient: {"w": gradient["w"] / 4}
+    halved.change = lambda gradient: {"w": gradient["w"] / 4}  # a half of the claim
     assert measure_defined_errors(case) == pytest.approx({"w": 1.0})
     assert measure_defined_errors(entry(module=halved)) == {}
 

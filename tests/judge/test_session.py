@@ -74,7 +74,7 @@ gradients = lambda p: {'w': 2 * p['w']}
 @pytest.mark.parametrize(
     ("call", "seed"), [("case='1'", 0), ("case='1', seed=2", 2), ("f, params=['w'], case='1'", 0)]
 )
-def test_a_case_is_drawn_as_in_a_report_without_a_seed(
+def test_a_case_is_drawn_with_the_seed_given_or_with_that_of_a_report(
     call: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds = list[int]()

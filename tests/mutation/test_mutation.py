@@ -1,8 +1,10 @@
 """The mutation run makes the changes that it says, kills what a test notices, and nothing else."""
 
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,28 @@ WAITING = {
             assert half(1) < 1
     """,
 }
+# A fork in which a mutant waits for such a thread shows nothing: in a tree of its own it survives.
+WAITING_IF_WRONG = {
+    **PROJECT,
+    "tests/test_half.py": """
+        import threading
+        from manual_bptt.half import half
+
+        ASKED, ANSWERED = threading.Event(), threading.Event()
+
+        def answer():
+            ASKED.wait()
+            ANSWERED.set()
+
+        threading.Thread(target=answer, daemon=True).start()
+
+        def test_half_of_one_is_a_number():
+            if half(1) != 0.5:
+                ASKED.set()
+                ANSWERED.wait()
+            assert half(1) is not None
+    """,
+}
 # Prints the outcomes, and what the quick pass left to be tried in a tree of its own.
 RUN_QUICKLY = """
     import sys
@@ -218,7 +242,7 @@ RUN_QUICKLY = """
     from mutation import quick
     from mutation.run import Slot, run_mutants, select_mutants
 
-    quick.MOST_SECONDS = 5.0
+    quick.LEAST_SECONDS, quick.MOST_SECONDS = 2.0, 5.0
     root, work = map(Path, sys.argv[1:])
     tests = {"manual_bptt/half.py": ["tests/test_half.py"]}
     mutants = select_mutants(tests, root=root)
@@ -241,12 +265,17 @@ sys.exit(run_pytest(Path(), Path(sys.argv[1]), sys.argv[2:]))
 """
 
 
-def run_in_project(files: dict[str, str], script: str, place: Path) -> list[str]:
-    """Run a script on a project of these files, with a folder for its results; return its lines."""
-    project, work = place / "project", place / "work"
+def write_project(files: dict[str, str], project: Path) -> None:
+    """Write the files of a project."""
     for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(textwrap.dedent(text), encoding="utf-8")
+
+
+def run_in_project(files: dict[str, str], script: str, place: Path) -> list[str]:
+    """Run a script on a project of these files, with a folder for its results; return its lines."""
+    project, work = place / "project", place / "work"
+    write_project(files, project)
     command = [sys.executable, "-c", textwrap.dedent(script), str(project), str(work)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -273,13 +302,37 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
         (KEEPING, "x / 0.5: killed, 1.0: killed", ", 1.0"),
         (OF_A_CLASS, "1.0: killed", ", 1.0"),
         (WAITING, "x / 0.5: killed, 1.0: killed", ", x / 0.5, 1.0"),
+        (WAITING_IF_WRONG, "x / 0.5: survived, 1.0: survived", ", x / 0.5, 1.0"),
     ],
-    ids=["seen by name", "kept without a name", "told by its class", "waiting for a thread"],
+    ids=[
+        "seen by name",
+        "kept without a name",
+        "told by its class",
+        "waiting for a thread",
+        "waiting for a thread if wrong",
+    ],
 )
 def test_what_the_quick_pass_does_not_kill_is_tried_in_a_tree_of_its_own(
     files: dict[str, str], outcomes: str, started: str, tmp_path: Path
 ) -> None:
     assert run_in_project(files, RUN_QUICKLY, tmp_path) == [outcomes, "None" + started]
+
+
+@pytest.mark.rest
+def test_no_process_is_left_after_ctrl_c(tmp_path: Path) -> None:
+    project, work = tmp_path / "project", tmp_path / "work"
+    waiting = WAITING["tests/test_half.py"].replace(
+        "ASKED.set()", "__import__('pathlib').Path('running').touch()"
+    )
+    write_project({**WAITING, "tests/test_half.py": waiting}, project)
+    command = [sys.executable, "-c", textwrap.dedent(RUN_QUICKLY), str(project), str(work)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as run:
+        while run.poll() is None and not (work / "tree0" / "running").exists():
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        run.communicate()
+    listed = subprocess.run(["ps", "-A", "-o", "args"], capture_output=True, text=True, check=True)
+    assert str(work) not in listed.stdout
 
 
 @pytest.mark.rest

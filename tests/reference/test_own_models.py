@@ -90,6 +90,17 @@ def test_the_allowed_error_is_measured_in_the_precision_of_the_submission_and_th
     assert units == measured  # once
 
 
+def test_the_noise_is_that_of_the_loss_though_a_parameter_has_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for params in (PARAMS, {"loss": np.ones(2)}):
+        for fails, noise in [(False, 2 * 7 * 2.0**-53), (True, np.inf)]:
+            found, units = make_own_case(params, monkeypatch, fails=fails)
+            assert units == []  # measured where it is asked for
+            assert found.noise() == noise
+    assert state_case({}, {}).noise() == 0
+
+
 def test_where_a_format_cannot_hold_a_gradient_any_error_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -338,7 +338,7 @@ def test_points_are_left_out_by_their_reasons_and_cases_are_not(
     assert +chosen.left_out == {KINK: 2, OVERFLOW: 1}
 
 
-def test_up_to_the_operands_of_saturation_and_in_no_other_function_nothing_overflows(
+def test_a_tanh_may_overflow_beyond_its_own_operand_of_saturation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     both = state_operation("tanh"), state_operation("exp")

@@ -20,3 +20,16 @@ def list_wrong(found: Any) -> set[str]:
     leaves = flatten(found.params).leaves
     doubts = find_doubts(leaves, found.params, found.gradients, found.loss)
     return {each.name for each in doubts}
+
+
+def note_calls(told: list[str]) -> Any:
+    """Make what announces the calls of functions: it notes each."""
+
+    def announce(function: Any, what: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            told.append(what)
+            return function(*given, **named)
+
+        return call
+
+    return announce
