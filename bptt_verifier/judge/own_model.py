@@ -224,6 +224,6 @@ def record_submission(
     """Record the operations of a submission, without the judge's functions around it."""
     # Of the user's code as it stands, it is the function of parameters, not the user's own.
     function = getattr(gradients, "of_parameters", None) or unwrap(gradients)
-    if not tree.arrays:
+    if tree.tensors:
         return record(over_arrays(function, [tree]), params)
     return record(lambda arrays: function(tree.rebuild(arrays)), params)

@@ -64,6 +64,11 @@ class Tree(NamedTuple):
         """True for a dict of arrays, which is handed on as it is."""
         return self.keys and not self.data and self.arrays
 
+    @property
+    def tensors(self) -> bool:
+        """True if tensors are among the leaves."""
+        return self.leaves.one_precision
+
     def rebuild(self, arrays: Mapping[str, Any]) -> Any:
         """Make the structure with other arrays as leaves, by name, and copies of the data."""
 

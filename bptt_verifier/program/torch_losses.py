@@ -39,7 +39,7 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
         attempt(import_module, "torch")  # which its first call would import
     if find_torch() is None:
         return False
-    given = not all(tree.arrays for tree in trees)
+    given = any(tree.tensors for tree in trees)
     with use_float64():
         of_tensors = attempt(rebuild_before(loss, trees), make_tensors(trees[0].leaves))
     if given and isinstance(of_tensors, Failure) and takes_namespace(loss):

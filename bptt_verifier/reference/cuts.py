@@ -13,8 +13,11 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.decisions import find_place
-from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.source_lines import (
+    Place,
+    is_of_user,
+    place_of_frame,
+)
 from bptt_verifier.program.torch_losses import differentiate
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.reference.case import Case
@@ -65,7 +68,7 @@ def differentiate_cut(
         if any(is_tensor(each) and each.requires_grad for each in given):
             without = follows_gradients and not torch.is_grad_enabled()
             if is_cut(function) or (without and not in_function_of_autograd()):
-                places.append(find_place())
+                places.append(find_own_place())
         found = function(*given, **(named or {}))
         if is_cut(function):
             origins[id(found)] = found, given[0]
@@ -97,6 +100,14 @@ def is_cut(function: Callable[..., Any]) -> bool:
     if name == "__get__":
         name = getattr(getattr(function, "__self__", None), "__name__", "")
     return name in CUTS
+
+
+def find_own_place() -> Place | None:
+    """Find the expression of the user's code that calls PyTorch; None where the judge calls it."""
+    frame: Any = sys._getframe(2)  # where this file was called from
+    while is_between(frame.f_code.co_filename):
+        frame = frame.f_back
+    return place_of_frame(frame) if is_of_user(frame.f_code.co_filename) else None
 
 
 def in_function_of_autograd() -> bool:

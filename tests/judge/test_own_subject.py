@@ -405,7 +405,7 @@ def test_a_submission_that_takes_tensors_is_recorded_over_arrays(
 ) -> None:
     monkeypatch.setattr(own_model, "record", lambda function, params: (function, params))
     monkeypatch.setattr(own_model, "over_arrays", lambda function, trees: (function, trees))
-    tree: Any = SimpleNamespace(arrays=False)
+    tree: Any = SimpleNamespace(tensors=True)
     given = {"W": np.ones(1)}
     found: Any = own_model.record_submission(len, tree, given)
     assert found == ((len, [tree]), given)

@@ -101,6 +101,8 @@ def test_a_loss_takes_tensors_if_they_are_given_or_it_fails_on_arrays() -> None:
     assert takes_tensors(lambda p: (p["w"] ** 2).sum(), [tensors])
     assert not takes_tensors(lambda p: (p["w"] ** 2).sum(), [arrays])
     assert not takes_tensors(lambda p: np.tanh(p["w"]).sum(), [arrays])
+    for numbers in (0.5, np.float64(0.5)):  # for which nothing else stands
+        assert not takes_tensors(lambda p: p[0] ** 2, [flatten([numbers, np.ones(2)])])
     with pytest.raises(ValueError, match="leave out the second argument"):
         takes_tensors(lambda p, xp: xp.sum(p["w"]), [tensors])
 
