@@ -13,11 +13,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.source_lines import (
-    Place,
-    is_of_user,
-    place_of_frame,
-)
+from bptt_verifier.program.source_lines import Place, is_between, is_of_user, place_of_frame
 from bptt_verifier.program.torch_losses import differentiate
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.reference.case import Case
