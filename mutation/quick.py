@@ -66,8 +66,8 @@ class Forks:
     """A pytest plugin: in place of running the tests once, it runs them on each mutant of a file.
 
     What was killed is told. One that takes too long is left, as it may wait for a thread that no
-    fork has. The exit code of a fork is 0 if no test failed, and one
-    more than the place of the test that failed.
+    fork has. The exit code of a fork is 0 if no test failed, and one more than the place of the
+    test that failed.
     """
 
     def __init__(self, mutants: Iterable[Mutant], tree: Path, jobs: int, told: Told) -> None:

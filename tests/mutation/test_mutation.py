@@ -193,9 +193,7 @@ OF_A_CLASS = {
     """,
 }
 # A fork has none of the threads that the collection of the tests has started.
-WAITING = {
-    **PROJECT,
-    "tests/test_half.py": """
+WITH_A_THREAD = """
         import threading
         from manual_bptt.half import half
 
@@ -206,7 +204,11 @@ WAITING = {
             ANSWERED.set()
 
         threading.Thread(target=answer, daemon=True).start()
-
+"""
+WAITING = {
+    **PROJECT,
+    "tests/test_half.py": WITH_A_THREAD
+    + """
         def test_half_of_one_is_less_than_one():
             ASKED.set()
             ANSWERED.wait()
@@ -216,18 +218,8 @@ WAITING = {
 # A fork in which a mutant waits for such a thread shows nothing: in a tree of its own it survives.
 WAITING_IF_WRONG = {
     **PROJECT,
-    "tests/test_half.py": """
-        import threading
-        from manual_bptt.half import half
-
-        ASKED, ANSWERED = threading.Event(), threading.Event()
-
-        def answer():
-            ASKED.wait()
-            ANSWERED.set()
-
-        threading.Thread(target=answer, daemon=True).start()
-
+    "tests/test_half.py": WITH_A_THREAD
+    + """
         def test_half_of_one_is_a_number():
             if half(1) != 0.5:
                 ASKED.set()
