@@ -131,10 +131,10 @@ def sweep_back(
 
     def draw_errors(slot: int) -> None:
         if slot in pending:
-            magnitude, number = pending.pop(slot)
-            ct = cotangents[slot]
+            errors_together, ct = pending.pop(slot), cotangents[slot]
             ct = np.zeros((samples, *values[slot].shape[1:])) if ct is None else ct
-            cotangents[slot] = errors.add(ct, magnitude, several=number > 1)
+            several = errors_together.number > 1
+            cotangents[slot] = errors.add(ct, errors_together.magnitude, several=several)
 
     def add(slot: int, ct: Array, error: Pending | None = None) -> None:
         if not is_varied(slot):
@@ -150,7 +150,7 @@ def sweep_back(
             if errors.sizes is not None:
                 note(slot, errors.measure(ct))
         if error is not None:
-            note(slot, *error)
+            note(slot, error.magnitude, error.number)
         cotangents[slot] = ct
 
     def settle(slot: int | None) -> None:
@@ -207,10 +207,10 @@ def sweep_back(
             found: list[Pending | None] = [None] * len(back)
             if moved is not None:
                 magnitude = pass_back(equation, given, outputs, [moved.magnitude])[0]
-                found[0] = moved._replace(magnitude=magnitude)
+                found[0] = Pending(magnitude, moved.number)
             elif equation.name == "dot_general" and errors.sizes is not None:
                 sizes = measure_products(equation, given, arriving[0], errors, wanted)
-                found = [m if m is None else Pending(m, 1) for m in sizes]
+                found = [m if m is None else Pending(m) for m in sizes]
             for one, stated in changed.items():
                 true = back[one]
                 if true is None:

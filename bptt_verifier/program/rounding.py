@@ -1,6 +1,7 @@
 """Rounding errors, drawn at random, to add to the values of a program and to its cotangents."""
 
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
+RESOLUTION = 2.0**-15  # of the random numbers
+LEAST_SQUARE = 2.0**-960  # whose digits float64 has, which it has of the least ones in the sum
 PROPORTION = 8.0  # what the sizes of errors are divided by, to show that results are proportional
 
 
@@ -57,7 +60,7 @@ class RoundingErrors(NamedTuple):
         assert self.units is not None
         unit = float(self.units.max())  # where several formats are imitated, the coarsest counts
         least = terms * find_smallest(unit)
-        if not np.min(magnitude, initial=np.inf) < least / unit:
+        if not magnitude.min(initial=np.inf) < least / unit:
             return 0.0
         return np.minimum(magnitude, least) / unit  # (N11)
 
@@ -70,7 +73,6 @@ class RoundingErrors(NamedTuple):
         """
         if self.sizes is None or not is_inexact(np.asarray(q).dtype):
             return q
-        assert self.draws is not None
         sizes = align(self.sizes, np.ndim(q) - 1)
         magnitude = exclude_infinities(magnitude + self.measure_lost(self.measure(q)))
         if most is not None:
@@ -79,32 +81,31 @@ class RoundingErrors(NamedTuple):
         if np.iscomplexobj(q):
             noise = noise + 1j * self.draw_errors(np.shape(q), magnitude, several)
         noise *= sizes
-        return np.add(noise, q, out=noise)
+        noise += q
+        return noise
 
     def draw_errors(self, shape: tuple[int, ...], magnitude: Any, several: bool) -> Any:
         """Draw an error of this magnitude for each sample of numbers of this shape."""
         assert self.draws is not None
-        xi = self.draw_signed(shape[1:], several)
+        numbers = self.draw_signed(shape[1:])
+        # For several errors, the sum of two numbers is drawn, with the variance of one. (N7)
+        xi = np.add(numbers, self.draw_signed(shape[1:]), dtype=np.float32) if several else numbers
+        magnitude = magnitude * (RESOLUTION / 2**0.5 if several else RESOLUTION)
         if np.ndim(magnitude) == len(shape) and len(magnitude) > 1:  # that of each sample
             return xi[self.draws] * magnitude
-        return (xi * magnitude)[self.draws]
+        return (xi * magnitude).take(self.draws, axis=0)
 
-    def draw_signed(self, shape: tuple[int, ...], several: bool) -> Array:
-        """Draw numbers in [−1, 1] of this shape for each draw.
+    def draw_signed(self, shape: tuple[int, ...]) -> Array:
+        """Draw numbers of this shape for each draw, which are from −1 to 1 in units of 2⁻¹⁵.
 
-        For `several` errors, the sum of two such numbers is drawn, with the variance of one.
+        Sixteen bits of each suffice for an error, and are drawn in a fourth of the time of 53.
         """
         assert self.rng is not None
         assert self.draws is not None
         shape = (int(self.draws.max()) + 1, *shape)
-        numbers: Array = self.rng.random(shape, np.float32)
-        if several:
-            numbers += self.rng.random(shape, np.float32)
-            numbers -= 1
-            numbers *= np.float32(2**0.5)  # (N7)
-            return numbers
-        numbers *= 2
-        numbers -= 1
+        size = prod(shape)
+        words = self.rng.bit_generator.random_raw(-(-size // 4))
+        numbers: Array = words.view(np.int16)[:size].reshape(shape)
         return numbers
 
     def draw_salts(self) -> Array:
@@ -118,17 +119,37 @@ EXACTLY = RoundingErrors()
 
 
 class Pending(NamedTuple):
-    """The errors of a number that are not drawn yet: their magnitude together, and how many."""
+    """The errors of a number that are not drawn yet: the largest magnitude, and how many they are.
 
-    magnitude: Array
-    number: int
+    Of several errors, `squares` has the sum of their squares.
+    """
+
+    largest: Array
+    number: int = 1
+    squares: Array | None = None
 
     def join(self, other: "Pending | None") -> "Pending":
         """Join independent errors, of which the squares add."""
         if other is None:
             return self
-        together = np.hypot(self.magnitude, other.magnitude)  # (N7)
-        return Pending(together, self.number + other.number)
+        squares = self.square() + other.square()
+        largest = np.maximum(self.largest, other.largest)
+        return Pending(largest, self.number + other.number, squares)
+
+    def square(self) -> Array:
+        """The sum of the squares."""
+        return np.square(self.largest) if self.squares is None else self.squares
+
+    @property
+    def magnitude(self) -> Array:
+        """The magnitude of the errors together: the root of the sum of their squares (N7).
+
+        Where the squares are not in float64's range, it is that of as many errors of the largest.
+        """
+        if self.squares is None:
+            return self.largest
+        held = (self.squares > LEAST_SQUARE) & (self.squares < np.inf)
+        return np.where(held, np.sqrt(self.squares), self.number**0.5 * self.largest)
 
 
 def exclude_infinities(magnitude: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.program.rounding import (
     EXACTLY,
+    RESOLUTION,
     Pending,
     RoundingErrors,
     find_smallest,
@@ -159,8 +160,37 @@ def test_several_errors_have_the_variance_of_one_and_the_sum_of_two_in_their_tai
 
 
 def test_the_squares_of_pending_errors_add_and_so_do_their_numbers() -> None:
-    one = Pending(np.array([[3.0, 0.0, 3e-200]]), 1)
+    one = Pending(np.array([[3.0, 0.0]]))
     assert one.join(None) is one
-    magnitude, number = one.join(Pending(np.array([[4.0, 2.0, 4e-200]]), 2))
-    np.testing.assert_allclose(magnitude, [[5.0, 2.0, 5e-200]])
-    assert number == 3
+    assert one.magnitude is one.largest
+    both = one.join(Pending(np.array([[4.0, 2.0]]), 2))
+    np.testing.assert_allclose(both.magnitude, [[5.0, 2.0]])
+    assert both.number == 3
+    three = both.join(Pending(np.array([[12.0, 0.0]])))
+    np.testing.assert_allclose(three.magnitude, [[13.0, 2.0]])
+
+
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**-470, 2.0**1000])
+def test_pending_errors_whose_squares_float64_cannot_hold_are_as_large_as_the_largest(
+    size: float,
+) -> None:
+    """float64 has the digits of the squares of numbers of 2⁻⁴⁷⁰."""
+    with np.errstate(over="ignore"):
+        one = Pending(np.array([3 * size])).join(Pending(np.array([4 * size])))
+        (found,) = one.magnitude / size
+    assert 5.0 <= found <= 4 * 2**0.5
+    assert (found == 5.0) == (size == 2.0**-470)
+
+
+def test_no_pending_error_is_lost_beside_larger_ones() -> None:
+    tiny = 2.0**-540
+    together = Pending(np.array([tiny, 1.0])).join(Pending(np.array([0.0, 1.0])))
+    assert (together.magnitude >= [tiny, 1.4]).all()
+
+
+def test_the_random_numbers_are_even_multiples_of_their_resolution() -> None:
+    numbers = round_in().draw_signed((10001,))
+    assert numbers.shape == (2, 10001)
+    assert abs(numbers).max() <= 1 / RESOLUTION
+    shares, _ = np.histogram(numbers, bins=16, range=(-(2**15), 2**15))
+    assert (abs(shares / numbers.size - 1 / 16) < 0.01).all()
