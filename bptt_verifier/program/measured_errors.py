@@ -5,6 +5,7 @@ jax.grad, and the samples are finite and respond to errors in proportion to thei
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from bptt_verifier.program.backward import backward
 from bptt_verifier.program.operations import BINARY, MOVES, TESTS, UNARY
 from bptt_verifier.program.rounding import PROPORTION, RoundingErrors, is_inexact
 from bptt_verifier.program.saturation import find_saturating
-from bptt_verifier.program.trace import Params, Program, forward
+from bptt_verifier.program.trace import DIGITS, Params, Program, forward, list_terms
 from bptt_verifier.tolerance.noise import AMPLIFY, SAFETY, SAMPLES
 
 # Operations with a rule in NumPy; JAX evaluates others in another way for errors than without.
@@ -26,28 +27,23 @@ PAIRS = 2  # such samples, each with the random numbers of another
 
 
 class Samples(NamedTuple):
-    """The rows of the samples that imitate one unit roundoff, and of those with smaller errors."""
+    """The size of the errors of the samples, and their rows; and rows with `smaller` errors."""
 
-    unit: float
     size: float
     rows: slice
     smaller: slice
 
 
-def plan_samples(roundoffs: Sequence[float]) -> tuple[list[Samples], RoundingErrors]:
-    """Plan the samples for each roundoff; errors below float64's own are amplified."""
-    groups, sizes, units, draws = [], list[float](), list[float](), list[int]()
-    for number, unit in enumerate(roundoffs):
-        size, start = max(unit, AMPLIFY * 2.0**-53), len(sizes)
-        # Only what is scaled down again has to be in proportion.
-        pairs = PAIRS if size > unit else 0
-        middle, end = start + SAMPLES, start + SAMPLES + pairs
-        groups.append(Samples(unit, size, slice(start, middle), slice(middle, end)))
-        sizes += [size] * SAMPLES + [size / PROPORTION] * pairs
-        units += [unit] * (SAMPLES + pairs)
-        first = number * SAMPLES
-        draws += [*range(first, first + SAMPLES), *range(first, first + pairs)]
-    return groups, RoundingErrors(np.array(sizes), np.array(units), np.array(draws))
+def plan_samples(roundoffs: Sequence[float]) -> tuple[Samples, RoundingErrors]:
+    """Plan the samples that imitate the coarsest roundoff; errors below float64's are amplified."""
+    unit = max(roundoffs)
+    size = max(unit, AMPLIFY * 2.0**-53)
+    # Only what is scaled down again has to be in proportion.
+    pairs = PAIRS if size > min(roundoffs) else 0
+    sizes = [size] * SAMPLES + [size / PROPORTION] * pairs
+    samples = Samples(size, slice(0, SAMPLES), slice(SAMPLES, len(sizes)))
+    draws = np.array([*range(SAMPLES), *range(pairs)])
+    return samples, RoundingErrors(np.array(sizes), np.full(len(sizes), unit), draws)
 
 
 def add_exact_sample(errors: RoundingErrors) -> RoundingErrors:
@@ -74,23 +70,27 @@ def is_float64(program: Program) -> bool:
     )
 
 
-def allow(samples: Array, value: Array, group: Samples) -> Array:
-    """The allowed error of each entry; infinite where the samples do not support one (N2)."""
+def allow(samples: Array, value: Array, planned: Samples, unit: float, *, alone: bool) -> Array:
+    """The allowed error of each entry; infinite where the samples do not support one (N2).
+
+    Where they are not `alone` for this unit roundoff, a response that is not linear supports none.
+    """
     with np.errstate(all="ignore"):
         deviations = samples - value
-        furthest = np.max(np.abs(deviations[group.rows]), axis=0)
-        scale = group.unit / group.size
+        furthest = np.max(np.abs(deviations[planned.rows]), axis=0)
+        scale, scaled = unit / planned.size, unit < planned.size
         # A deviation above an eighth of the result is not proportional to the added errors, so it
         # cannot be scaled down to smaller ones.
-        if not np.max(furthest) <= 0.125 * np.max(np.abs(value)):
-            scale = 1.0
-        allowed = SAFETY * (furthest * scale + group.unit * np.abs(value))
-        smaller = PROPORTION * deviations[group.smaller]
-        few = deviations[group.rows][: len(smaller)]
-        # Evaluating the samples rounds, too.
-        own = SAFETY * PROPORTION * (2.0**-53 * np.max(np.abs(value)) + np.finfo(float).tiny)
-        in_proportion = (np.abs(smaller - few) <= furthest / 2 + own).all(axis=0)
-        trusted = np.isfinite(furthest) & in_proportion
+        if scaled and not np.max(furthest) <= 0.125 * np.max(np.abs(value)):
+            scale = 1.0 if alone else np.inf
+        allowed = SAFETY * (furthest * scale + unit * np.abs(value))
+        trusted = np.isfinite(furthest) & np.isfinite(allowed)
+        if scaled:
+            smaller = PROPORTION * deviations[planned.smaller]
+            few = deviations[planned.rows][: len(smaller)]
+            # Evaluating the samples rounds, too.
+            own = SAFETY * PROPORTION * (2.0**-53 * np.max(np.abs(value)) + np.finfo(float).tiny)
+            trusted &= (np.abs(smaller - few) <= furthest / 2 + own).all(axis=0)
     return np.where(trusted, allowed, np.inf)
 
 
@@ -104,9 +104,44 @@ def gradient_and_noise(
     """The allowed errors of the loss and of every gradient entry, for each roundoff.
 
     They are infinite in gradients that differ from the `reference`, which is jax.grad's. The rule
-    is that of `noise.measure_error`, (N1) and (N2).
+    is that of `noise.measure_error`, (N1) and (N2). The samples of the coarsest roundoff serve the
+    others as well, where the response to them is in proportion everywhere.
     """
-    groups, errors = plan_samples(roundoffs)
+    alone = partial(measure, program, params, reference=reference, seed=seed)
+    if len(roundoffs) > 1 and not is_float64(program):  # which rounds in formats of its own
+        return [found for unit in roundoffs for found in alone([unit])]
+    return [
+        found if are_finite(found) or unit == max(roundoffs) else alone([unit])[0]
+        for unit, found in zip(roundoffs, alone(roundoffs), strict=True)
+    ]
+
+
+def are_finite(measured: tuple[float, dict[str, Array]]) -> bool:
+    """Tell whether the errors of a loss and of its gradients are all finite."""
+    of_loss, gradients = measured
+    return bool(np.isfinite(of_loss)) and all(np.isfinite(e).all() for e in gradients.values())
+
+
+def leaves_out_errors(program: Program, values: Sequence[Any], size: float) -> bool:
+    """Tell whether errors of this size are left out of a term where float64's own are not."""
+    for operation in program.operations:
+        for slot in list_terms(program, operation, values):
+            total = np.abs(values[operation.outputs[0]][-1])
+            most = np.abs(values[slot][-1]) / DIGITS
+            if ((size * total > most) & (AMPLIFY * 2.0**-53 * total <= most) & (most > 0)).any():
+                return True
+    return False
+
+
+def measure(
+    program: Program,
+    params: Params,
+    roundoffs: Sequence[float],
+    reference: Mapping[str, Any],
+    seed: int,
+) -> list[tuple[float, dict[str, Array]]]:
+    """The same by the samples of the coarsest roundoff alone."""
+    planned, errors = plan_samples(roundoffs)
     errors = errors._replace(rng=np.random.default_rng(seed))
     together = is_float64(program)
     errors = add_exact_sample(errors) if together else errors
@@ -118,18 +153,22 @@ def gradient_and_noise(
     if not together:
         exact = forward(program, params)
         clean = backward(program, exact)
-    count = len(errors.draws if errors.draws is not None else ())
+    assert errors.draws is not None
+    count, alone = len(errors.draws), len(roundoffs) == 1
+    unlike = not alone and leaves_out_errors(program, exact, planned.size)
 
-    def measure(samples: Array, value: Array, group: Samples) -> Array:
+    def measure_one(samples: Array, value: Array, unit: float) -> Array:
         samples = np.broadcast_to(samples, (count, *value.shape))  # a constant is one row
-        return allow(samples, value, group)
+        if unlike and unit < max(roundoffs):
+            return np.full(value.shape, np.inf)
+        return allow(samples, value, planned, unit, alone=alone)
 
     measured = []
-    for group in groups:
-        of_loss = float(measure(noisy[program.result], exact[program.result][-1], group))
+    for unit in roundoffs:
+        of_loss = float(measure_one(noisy[program.result], exact[program.result][-1], unit))
         gradients = {}
         for name in program.leaves:
-            allowed = measure(moved[name], clean[name][-1], group)
+            allowed = measure_one(moved[name], clean[name][-1], unit)
             # Both are as far from the exact gradient as rounding may take them.
             with np.errstate(all="ignore"):
                 same = np.abs(clean[name][-1] - np.asarray(reference[name])) <= 2 * allowed

@@ -25,6 +25,7 @@ from bptt_verifier.tolerance.noise import INLINED, constant_and_carried
 
 # A loop is unrolled up to this number of operations; JAX evaluates longer ones as a whole.
 UNROLLED = 20_000
+DIGITS = 8  # an error leaves digits of a number if it is no more than this part of it
 
 Params = Mapping[str, Array]
 Loss = Callable[[dict[str, Any], Any], Any]
@@ -115,6 +116,7 @@ class Tracing:
         self.operations: list[Operation] = []
         self.constants: dict[int, Any] = {}
         self.used = 0
+        self.transposed: dict[Any, list[int]] = {}  # what is transposed already, by what it is of
 
     def slots(self, number: int) -> list[int]:
         """Take this many new slots."""
@@ -171,6 +173,11 @@ class Tracing:
         taken = tuple(atom.aval.dtype for atom in equation.invars)
         sizes = tuple(atom.aval.shape for atom in equation.invars)
         apply = make_apply(equation.primitive, params, taken, sizes)
+        if name == "transpose":  # at every step, of the same weight
+            key = operands[0], params["permutation"]
+            if key in self.transposed:
+                return self.transposed[key]
+            self.transposed[key] = results
         for part, moved in movements(equation, active, values):
             shapes, dtypes = zip(*((a.shape, a.dtype) for a in avals[part]), strict=True)
             what = name, equation.primitive, params, tuple(operands), tuple(results[part])
@@ -337,16 +344,30 @@ def forward(
                 results = [errors.add(result, np.full((1, *result.shape[1:]), bounds[number]))]
             for slot, result in zip(equation.outputs, results, strict=True):
                 values[slot] = result
-            # A derivation may use a term only through its sum with a constant, as h (1 − h) does
-            # for a sigmoid. Then the digits that the sum rounds away are missing from the
-            # derivative, too. Where all its digits are missing, the derivation cannot use it so.
-            if errors.sizes is not None and equation.name in {"add", "sub"}:
+            if errors.sizes is not None:
                 total = errors.measure(results[0])
-                for slot, other in zip(equation.inputs, reversed(equation.inputs), strict=True):
-                    if other in program.constants and total.shape[1:] == values[slot].shape[1:]:
-                        most = errors.measure(values[slot]) / 8
-                        values[slot] = errors.add(values[slot], total, most)
+                for slot in list_terms(program, equation, values):
+                    most = errors.measure(values[slot]) / DIGITS
+                    values[slot] = errors.add(values[slot], total, most)
     return values
+
+
+def list_terms(program: Program, equation: Operation, values: Sequence[Any]) -> list[int]:
+    """List the terms of a sum with a constant, which get an error of the sum.
+
+    A derivation may use a term only through that sum, as h (1 − h) does for a sigmoid. Then the
+    digits that the sum rounds away are missing from the derivative, too. Where all its digits are
+    missing, which is where the error exceeds an eighth of it, the derivation cannot use it so.
+    """
+    if equation.name not in {"add", "sub"}:
+        return []
+    shape = values[equation.outputs[0]].shape[1:]
+    pairs = zip(equation.inputs, reversed(equation.inputs), strict=True)
+    return [
+        slot
+        for slot, other in pairs
+        if other in program.constants and values[slot].shape[1:] == shape
+    ]
 
 
 def fits_float32(value: Any) -> bool:

@@ -17,7 +17,7 @@ from bptt_verifier.program.rounding import RoundingErrors
 from bptt_verifier.program.shifts import find_shifts, stop_at_shift
 from bptt_verifier.program.trace import trace
 
-FLOAT64, TINY = 2.0**-53, float(np.finfo(float).tiny)
+FLOAT64, FLOAT32, TINY = 2.0**-53, 2.0**-24, float(np.finfo(float).tiny)
 
 
 def allowed_of(
@@ -257,34 +257,42 @@ def test_exact_values_are_a_sample_only_in_float64_and_of_rules_in_numpy(
 
 def test_errors_below_those_of_float64_are_amplified_and_two_samples_repeated() -> None:
     """Section 10: u = 2⁻⁴³ for float64, and two samples with the same ξ and an eighth of u."""
-    (single, wide), errors = plan_samples([2.0**-24, FLOAT64])
-    assert (single.unit, single.size) == (2.0**-24, 2.0**-24)
-    assert (wide.unit, wide.size) == (FLOAT64, 2.0**-43)
-    assert errors.sizes is not None
-    assert errors.draws is not None
-    assert errors.sizes[single.rows].tolist() == [2.0**-24] * 8
-    assert errors.sizes[single.smaller].tolist() == []
-    assert errors.sizes[wide.rows].tolist() == [2.0**-43] * 8
-    assert errors.sizes[wide.smaller].tolist() == [2.0**-46] * 2
-    assert errors.draws[wide.smaller].tolist() == errors.draws[wide.rows][:2].tolist()
-    assert len({*errors.draws[single.rows], *errors.draws[wide.rows]}) == 16
+    for roundoffs, unit, size, pairs in [
+        ([FLOAT64], FLOAT64, 2.0**-43, 2),
+        ([FLOAT32], FLOAT32, FLOAT32, 0),
+        ([FLOAT32, FLOAT64], FLOAT32, FLOAT32, 2),
+        ([FLOAT64, FLOAT32], FLOAT32, FLOAT32, 2),
+    ]:
+        planned, errors = plan_samples(roundoffs)
+        assert planned.size == size
+        assert errors.units is not None
+        assert errors.sizes is not None
+        assert errors.draws is not None
+        assert errors.units.tolist() == [unit] * (8 + pairs)
+        assert errors.sizes[planned.rows].tolist() == [size] * 8
+        assert errors.sizes[planned.smaller].tolist() == [size / 8] * pairs
+        assert errors.draws.tolist() == [*range(8), *range(pairs)]
 
 
 def allow_with(
-    value: Any, deviations: Any, shifts: Any = (0.0, 0.0), unit: float = FLOAT64
+    value: Any,
+    deviations: Any,
+    shifts: Any = (0.0, 0.0),
+    unit: float = FLOAT64,
+    size: float = 0.0,
 ) -> list[float]:
     """What is allowed where the first sample of eight deviates by `deviations` from the values.
 
-    `shifts` are added to the first entry of the two samples with smaller errors.
+    `shifts` are added to the first entry of the two samples with smaller errors. Where the `size`
+    of the errors is given, the samples are those of another unit.
     """
     value = np.array(value, float)
     samples = np.broadcast_to(value, (10, *value.shape)).copy()
     samples[0] += deviations
     samples[8:] = value + (samples[:2] - value) / 8
     samples[8:, 0] += shifts
-    allowed: list[float] = allow(
-        samples, value, Samples(unit, max(unit, 2.0**-43), slice(0, 8), slice(8, 10))
-    ).tolist()
+    planned = Samples(size or max(unit, 2.0**-43), slice(0, 8), slice(8, 10))
+    allowed: list[float] = allow(samples, value, planned, unit, alone=not size).tolist()
     return allowed
 
 
@@ -298,6 +306,21 @@ def test_a_deviation_beyond_an_eighth_of_the_largest_entry_is_not_scaled_down() 
     for share, scale in [(0.25, 2.0**-10), (0.375, 1.0)]:
         expected = [16 * (share * scale + 2 * FLOAT64), 16 * FLOAT64]
         assert allow_with([2.0, 1.0], [share, 0.0]) == expected
+
+
+def test_samples_of_another_unit_serve_where_the_response_is_linear_and_in_proportion() -> None:
+    def allow_by_single(
+        value: Any, deviations: Any, shifts: Any = (0.0, 0.0), unit: float = FLOAT64
+    ) -> list[float]:
+        return allow_with(value, deviations, shifts, unit, size=FLOAT32)
+
+    expected = [16 * (0.25 * 2.0**-29 + 2 * FLOAT64), 16 * FLOAT64]
+    assert allow_by_single([2.0, 1.0], [0.25, 0.0]) == expected
+    assert allow_by_single([2.0, 1.0], [0.375, 0.0]) == [np.inf, np.inf]
+    assert allow_by_single([2.0, 1.0], [0.25, 0.0], (0.25, 0.0)) == [np.inf, 16 * FLOAT64]
+    # For their own unit they need be neither.
+    own = allow_by_single([2.0, 1.0], [0.375, 0.0], (0.25, 0.0), unit=FLOAT32)
+    assert own == [16 * (0.375 + 2 * FLOAT32), 16 * FLOAT32]
 
 
 def test_an_entry_out_of_proportion_by_more_than_half_may_have_any_error() -> None:
@@ -314,6 +337,76 @@ def test_an_entry_out_of_proportion_by_more_than_half_may_have_any_error() -> No
 def test_samples_may_round_without_being_out_of_proportion(value: float, rounding: float) -> None:
     assert np.isfinite(allow_with([value], [0.0], (rounding, 0.0))).all()
     assert np.isinf(allow_with([value], [0.0], (2 * rounding, 0.0))).all()
+
+
+def measure_both(
+    loss: Callable[[Any, Any], Any], monkeypatch: pytest.MonkeyPatch, **params: Any
+) -> tuple[list[Any], list[Any], list[list[float]]]:
+    """What is allowed in float32 and float64 together, and apart; what was measured together."""
+    measured, measure = list[list[float]](), measured_errors.measure
+
+    def record(program: Any, params: Any, roundoffs: Any, **options: Any) -> Any:
+        measured.append([*roundoffs])
+        return measure(program, params, roundoffs, **options)
+
+    monkeypatch.setattr(measured_errors, "measure", record)
+    params = {name: np.array(value) for name, value in params.items()}
+    with use_float64():
+        program = trace(loss, params)
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+        both = gradient_and_noise(program, params, [FLOAT32, FLOAT64], truth)
+        together = [*measured]
+        alone = [gradient_and_noise(program, params, [u], truth)[0] for u in (FLOAT32, FLOAT64)]
+    return both, alone, together
+
+
+def test_the_samples_of_float32_give_the_errors_of_float64_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.tanh(X[:5] @ p["a"]) ** 2)
+
+    both, alone, measured = measure_both(loss, monkeypatch, a=[0.3, -0.2, 0.1])
+    assert measured == [[FLOAT32, FLOAT64]]
+    assert both[0][0] == alone[0][0]
+    np.testing.assert_array_equal(both[0][1]["a"], alone[0][1]["a"])
+    for found, expected in zip(
+        (both[1][0], both[1][1]["a"]), (alone[1][0], alone[1][1]["a"]), strict=True
+    ):
+        assert np.all(found < 1.5 * expected)
+        assert np.all(found > expected / 1.5)
+
+
+def kinked(p: Any, xp: Any) -> Any:
+    """A kink that errors of float32 cross, and those of float64 do not."""
+    return xp.sum(xp.maximum(p["a"] * 3.0 - 1.5 - 2.0**-26, 0.0)) * 1e-3 + xp.sum(p["a"] ** 2)
+
+
+def saturated(p: Any, xp: Any) -> Any:
+    """A sum with a constant of which errors of float32 are larger than the other term."""
+    return xp.sum(1.0 / (1.0 + xp.exp(-p["a"] * 36.0)))
+
+
+def in_another_format(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.sin(p["a"].astype(xp.float32)).astype(xp.float64))
+
+
+@pytest.mark.parametrize(
+    ("loss", "measured"),
+    [
+        (kinked, [[FLOAT32, FLOAT64], [FLOAT64]]),
+        (saturated, [[FLOAT32, FLOAT64], [FLOAT64]]),
+        (in_another_format, [[FLOAT32], [FLOAT64]]),
+    ],
+)
+def test_float64_has_samples_of_its_own_where_those_of_float32_do_not_serve(
+    loss: Any, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, alone, found = measure_both(loss, monkeypatch, a=[0.5])
+    assert found == measured
+    for together, apart in zip(both, alone, strict=True):
+        assert together[0] == apart[0]
+        np.testing.assert_array_equal(together[1]["a"], apart[1]["a"])
 
 
 def test_no_entry_of_the_programs_gradient_may_differ_by_more_than_twice_what_is_allowed() -> None:

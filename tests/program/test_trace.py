@@ -152,6 +152,25 @@ def test_unusual_operations_are_differentiated_as_jax_does(loss: Any) -> None:
             assert np.max(allowed[name]) <= most * size
 
 
+def test_a_weight_that_every_step_transposes_is_transposed_once() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        h = xp.ones((4, 2))
+        for _ in range(3):
+            h = h @ p["W"].T + p["R"].T[0]
+            h = h + xp.transpose(p["K"], (2, 1, 0))[0, 1] * xp.transpose(p["K"], (0, 2, 1))[0, 1]
+        return xp.sum(h)
+
+    params: dict[str, Any] = {name: np.arange(4.0).reshape(2, 2) for name in "WR"}
+    params["K"] = np.arange(8.0).reshape(2, 2, 2)
+    with use_float64():
+        program = trace(loss, params)
+        found = backward(program, forward(program, params))
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+    assert sum(each.name == "transpose" for each in program.operations) == 4
+    for name, value in truth.items():  # of integers, without rounding
+        np.testing.assert_array_equal(found[name][0], value)
+
+
 def test_parameters_reach_the_loss_in_the_order_given() -> None:
     seen: list[list[str]] = []
 

@@ -50,15 +50,14 @@ def case(
 
 def make_own_case(params: Any, monkeypatch: pytest.MonkeyPatch, fails: bool = False) -> Any:
     """A case whose measured errors are the unit times a number, and the units that are measured."""
-    units = list[float]()
+    units = list[list[float]]()
 
     def measure(program: Any, wide: Any, given: Any, slopes: Any, seed: int) -> Any:
-        (unit,) = given
-        units.append(unit)
+        units.append([*given])
         assert seed == 5
         if fails:
             raise ValueError("not this one")
-        return (((7 * unit), {name: 3 * unit * np.ones(2) for name in params}),)
+        return [((7 * unit), {name: 3 * unit * np.ones(2) for name in params}) for unit in given]
 
     monkeypatch.setattr(own_cases, "gradient_and_noise", measure)
     followed: Any = (SimpleNamespace(program=None), 4.25, {n: np.ones(2) for n in params})
@@ -70,10 +69,10 @@ def make_own_case(params: Any, monkeypatch: pytest.MonkeyPatch, fails: bool = Fa
     ("dtype", "measured", "share"),
     [
         # Each has the error of its own precision, and that of the reference.
-        (np.longdouble, [2.0**-53], 2 * 2.0**-53),
-        (np.float64, [2.0**-53], 2 * 2.0**-53),
-        (np.float32, [2.0**-24, 2.0**-53], 2.0**-24 + 2.0**-53),
-        (np.float16, [2.0**-24, 2.0**-53], 2.0**-11 + 2.0**-53),
+        (np.longdouble, [[2.0**-53]], 2 * 2.0**-53),
+        (np.float64, [[2.0**-53]], 2 * 2.0**-53),
+        (np.float32, [[2.0**-24, 2.0**-53]], 2.0**-24 + 2.0**-53),
+        (np.float16, [[2.0**-24, 2.0**-53]], 2.0**-11 + 2.0**-53),
     ],
 )
 def test_the_allowed_error_is_measured_in_the_precision_of_the_submission_and_the_reference(
@@ -88,6 +87,19 @@ def test_the_allowed_error_is_measured_in_the_precision_of_the_submission_and_th
     assert allowed["loss"] == pytest.approx(7 * share + lost, rel=1e-12, abs=0)
     found.truth(dtype, ())
     assert units == measured  # once
+
+
+def test_what_is_measured_for_float32_serves_float64_but_not_the_other_way_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for dtypes, measured in [
+        ((np.float32, np.float64), [[2.0**-24, 2.0**-53]]),
+        ((np.float64, np.float32), [[2.0**-53], [2.0**-24]]),
+    ]:
+        found, units = make_own_case(PARAMS, monkeypatch)
+        allowed = [found.truth(dtype, ()).allowed["w"][0] for dtype in dtypes]
+        assert units == measured
+        assert sorted(allowed) == pytest.approx([6 * 2.0**-53, 3 * 2.0**-24], rel=1e-6)
 
 
 def test_the_noise_is_that_of_the_loss_though_a_parameter_has_its_name(
@@ -105,7 +117,7 @@ def test_where_a_format_cannot_hold_a_gradient_any_error_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def measured(program: Any, params: Any, units: Any, slopes: Any, seed: int) -> Any:
-        return [(1e-9, {"w": np.full(2, 1e-9)})]
+        return [(1e-9, {"w": np.full(2, 1e-9)}) for _ in units]
 
     monkeypatch.setattr(own_cases, "gradient_and_noise", measured)
     followed: Any = SimpleNamespace(program=None)
