@@ -184,3 +184,28 @@ def test_a_case_is_compared_again_in_the_format_that_is_learnt_if_that_succeeds(
     judgement.attempt = lambda case: again  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is (again or found)
     assert judgement.precision is np.float32
+
+
+@pytest.mark.parametrize(("steps", "precision"), [(False, None), (True, np.float32)])
+def test_results_that_move_smoothly_within_the_spacing_of_a_format_are_not_computed_in_it(
+    steps: bool, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, after = see(FILLED, True, 1e-5)
+    judgement, asked = begin(), list[float]()
+    monkeypatch.setattr(path, "weigh", lambda *given, far: after)
+
+    def move(case: Any) -> Any:
+        if not isinstance(case.point, tuple):
+            return found
+        number, distance = case.point
+        asked.append(distance)
+        true = np.full(2, 1 + number * distance)
+        yours = np.ones(2) if steps else true
+        limits = {"w": np.full(2, 1e-14)}
+        return state_compared({"w": yours + FILLED}, {"w": true}, limits)
+
+    judgement.attempt = move  # type: ignore[method-assign]
+    assert judgement.learn_precision(found) is found
+    assert judgement.precision is precision
+    assert {*asked} == {2.0**-29}
+    assert judgement.confirmed == []
