@@ -12,6 +12,7 @@ from bptt_verifier.judge.repetition import (
     HUGE,
     POISON,
     copy_and_poison,
+    copy_backwards,
     copy_in_fortran_order,
     copy_with_strides,
 )
@@ -244,9 +245,11 @@ def find_dependence_on_calls(question: Question) -> Mistake | None:
 
 
 def find_dependence_on_layout(question: Question) -> Mistake | None:
-    """Call with arrays in Fortran order, and with strided views: arguments, cotangents, or both."""
-    fortran, strided = copy_in_fortran_order, copy_with_strides
-    for words, copies in (("in Fortran order", fortran), ("that are strided views", strided)):
+    """Call with arrays in other layouts: arguments, cotangents, or both."""
+    for words, copies in (
+        ("in Fortran order", copy_in_fortran_order), ("that are strided views", copy_with_strides),
+        ("that are reversed views", copy_backwards),
+    ):  # fmt: skip
         one = partial(copy_one, copies)
         name = find_change(question, one, one)
         if name:

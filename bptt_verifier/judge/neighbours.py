@@ -24,6 +24,9 @@ from bptt_verifier.tolerance.scatter import (
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 UNSURE = 8  # a mean of so many limits cannot be rounding that is alike at all neighbours
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
+# Neighbours within the spacing of a format's numbers, in units of it, at which a result in that
+# format stays or jumps, and the number of these that are asked.
+WITHIN_SPACING, FEW = 2.0**-6, 4
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
 # times what float32 allows. What float16 allows may be infinite.
 TYPICAL = 2.0**-10
@@ -220,6 +223,28 @@ def is_half_precision(name: str, found: Compared) -> bool:
         return False
     largest = float(np.max(np.abs(found.values[name])))
     return largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
+
+
+def follows_closely(
+    attempt: Try, subject: Subject, found: Compared, names: Sequence[str], dtype: Any
+) -> bool:
+    """Tell whether results move as the true ones do, where numbers of a format stay or jump.
+
+    The neighbours are nearer than the numbers of that format are to each other.
+    """
+    distance = float(np.finfo(dtype).eps) * WITHIN_SPACING
+    asked = (attempt(subject.displace(found.case, k, distance)) for k in range(FEW))
+    near = [each for each in asked if each is not None]
+    for name in names if near else ():
+        yours, true = (
+            np.stack([arrays[name] for arrays in every])
+            for every in ([n.submitted for n in near], [n.values for n in near])
+        )
+        with np.errstate(all="ignore"):
+            moves, apart = (np.linalg.norm(x - x[0]) for x in (true, yours - true))
+            if not apart < moves / 4:
+                return False
+    return bool(near)
 
 
 def list_excused(before: Compared, after: Compared) -> list[str]:

@@ -11,7 +11,6 @@ from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
-from bptt_verifier.mistakes.in_clipping import LIMITS
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
@@ -111,14 +110,23 @@ class OwnSubject(Subject):
         return None if same else case._replace(arguments=wide)
 
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
-        """Describe from which limit on clipping would not have been seen, if code has such ones."""
-        entries = (np.abs(found.values[n]) for found in compared for n in found.gradients)
-        largest = max((float(each.max(initial=0.0)) for each in entries), default=0.0)
-        if largest < max(LIMITS):
-            yield (
-                f"No entry of a gradient exceeds {largest:.2g} in any case: code that clips to a "
-                "larger limit changes none of them, and would not have been seen to clip."
-            )
+        """Describe from which limit on clipping would not have been seen.
+
+        Where rounding hides a mistake in a gradient, it hides a clip, too.
+        """
+        largest = max(
+            (
+                float(np.max(np.abs(found.values[each.name])))
+                for found in compared
+                for each in found.comparisons
+                if each.conclusive and each.name in found.gradients
+            ),
+            default=0.0,
+        )
+        yield (
+            f"The entries of the gradients compared are at most {largest:.2g}: a clip to a larger "
+            "limit would not have been seen."
+        )
 
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Say so where the submission agrees at the parameters given and near them.

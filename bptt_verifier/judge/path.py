@@ -29,6 +29,7 @@ from bptt_verifier.judge.neighbours import (
     ENTRIES,
     are_numbers_of,
     find_precision,
+    follows_closely,
     is_half,
     is_lost,
     is_within,
@@ -247,7 +248,9 @@ class SubjectJudgement(Judgement):
         scatter like rounding and none is typical of a format, they may be small by chance. Where
         the scatter explains errors as large as the result, it is the loss that scatters. Where a
         saturated result is rounded, it does not scatter, and another case has to tell. A submission
-        written for parameters of a coarser format may have constants that are rounded to it.
+        written for parameters of a coarser format may have constants that are rounded to it. What
+        moves smoothly between the numbers of a format was not computed in it, as where an iteration
+        has not converged.
         """
         if not list_failing(found):
             self.precision_known = True
@@ -255,8 +258,12 @@ class SubjectJudgement(Judgement):
             if not all(are_numbers_of(each, np.float32) for each in results):
                 self.learnt = LEARNING  # no coarser format holds what is right here
             return found
-        weighed = weigh(self.attempt, self.subject, found, list_failing(found), ENTRIES, far=True)
-        self.precision = find_precision(found, weighed)
+        failing = list_failing(found)
+        weighed = weigh(self.attempt, self.subject, found, failing, ENTRIES, far=True)
+        precision = find_precision(found, weighed)
+        names = [name for name in failing if name in found.gradients]
+        if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
+            self.precision = precision
         lost = any(is_lost(found, name) for name in list_excused(found, weighed))
         self.precision_known |= not lost
         still = list_failing(weighed)

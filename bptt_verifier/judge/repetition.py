@@ -76,6 +76,22 @@ def copy_with_strides(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return copied
 
 
+def copy_backwards(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy the arguments into views that go backwards on all axes, as x[::-1] does on one.
+
+    As many ones are behind the entries in memory: what reads on from the first entry, as if the
+    array was contiguous, reads these.
+    """
+    copied = {}
+    for name, value in arrays.items():
+        larger = np.ones(2 * value.size, value.dtype)
+        forwards = larger[: value.size].reshape(value.shape)
+        backwards: tuple[Any, ...] = (..., *[slice(None, None, -1)] * value.ndim)
+        copied[name] = forwards[backwards]
+        copied[name][...] = value
+    return copied
+
+
 def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Copy the arguments, with None in the place of y or of the last one."""
     last = "y" if "y" in arrays else list(arrays)[-1]
@@ -88,6 +104,7 @@ LAYOUT = "depends-on-memory-layout"
 LAYOUTS = (
     Repetition(copy_in_fortran_order, LAYOUT, "for arguments in Fortran order"),
     Repetition(copy_with_strides, LAYOUT, "for arguments that are strided views"),
+    Repetition(copy_backwards, LAYOUT, "for arguments that are reversed views, as x[::-1] is"),
 )
 
 

@@ -442,7 +442,7 @@ CONTRACT = [
     ),
     Explanation(
         "depends-on-memory-layout",
-        "The result changes where an argument is in Fortran order or is a strided view.",
+        "The result changes where an argument is in Fortran order or a strided or reversed view.",
         remedy="Read arrays by index or by NumPy's operations, not by their memory.",
     ),
     Explanation(

@@ -228,8 +228,12 @@ def make_like(array: Array, given: Any) -> Any:
 
 
 def make_tensor(array: Array, device: Any = "cpu") -> Any:
-    """Make a tensor of an array of NumPy, bfloat16 included."""
+    """Make a tensor of an array of NumPy, bfloat16 included.
+
+    It has the memory of the array, unless that has negative strides, which no tensor has.
+    """
     torch: Any = find_torch()
+    array = array.copy() if min(array.strides, default=0) < 0 else array
     if array.dtype == jax.numpy.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
     return torch.from_numpy(array).to(device)

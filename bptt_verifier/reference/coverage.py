@@ -9,7 +9,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.rounding import find_unit, is_inexact
 from bptt_verifier.program.trace import Program
-from bptt_verifier.reference.selection import ENOUGH, Selection
+from bptt_verifier.reference.selection import ENOUGH, VAGUE, Selection
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.bounds import RESOLVING
 
@@ -35,7 +35,16 @@ def describe_cases(
         notes.append(f"The cases are shared by {len(params)} settings: {'; '.join(shapes)}.")
     if total > 1:
         notes.append(f"{least} of {total} cases {COUNTED}")
-    notes += describe_left_out(selections)
+    few = list_few(selections, total)
+    coarse = find_coarsest_format([path.program for each in paths for path in each.known])
+    notes += describe_left_out(selections, coarse if few else None)
+    if few and coarse:
+        finer = "float64" if coarse == "float32" else "float32 or float64"
+        symbols = " and ".join(f"∂L/∂{name}" for name in few)
+        notes.append(
+            f"The loss computes in {coarse}, whose rounding hides mistakes in {symbols}: state it "
+            f"in {finer}. A backward pass that computes in {coarse} is judged by verify_vjp."
+        )
     damped = sum(selection.damped for selection in selections)
     if damped and least:
         notes.append(
@@ -58,7 +67,6 @@ def describe_cases(
     for name in others:
         best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
         if visible < best <= RESOLVING:
-            coarse = any(rounds_coarsely(path.program) for each in paths for path in each.known)
             what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
             notes.append(
                 f"The loss {what}: a relative error of ∂L/∂{name} below {best:.1g} "
@@ -77,10 +85,15 @@ def describe_cases(
     return notes
 
 
-def rounds_coarsely(program: Program) -> bool:
-    """Tell whether a loss converts numbers to a format coarser than float64, as in a buffer."""
-    every = (dtype for operation in program.operations for dtype in operation.dtypes)
-    return any(is_inexact(dtype) and find_unit(dtype) > find_unit(float) for dtype in every)
+def find_coarsest_format(programs: Sequence[Program]) -> str | None:
+    """Find the coarsest format that a loss converts numbers to, as in a buffer.
+
+    It is None if that is not coarser than float64.
+    """
+    every = (each for program in programs for each in program.operations)
+    dtypes = {np.dtype(dtype) for each in every for dtype in each.dtypes if is_inexact(dtype)}
+    coarsest = max(dtypes, key=find_unit, default=np.dtype(float))
+    return str(coarsest) if find_unit(coarsest) > find_unit(np.dtype(float)) else None
 
 
 def describe_places(every: Sequence[Paths]) -> str:
@@ -90,27 +103,36 @@ def describe_places(every: Sequence[Paths]) -> str:
     return "; ".join([*found][:MISSED]) + more
 
 
-def describe_left_out(selections: Sequence[Selection]) -> list[str]:
-    """Describe which points were left out, and why."""
+def describe_left_out(selections: Sequence[Selection], coarse: str | None = None) -> list[str]:
+    """Describe which points were left out, and why.
+
+    Where the loss is said to compute in a `coarse` format, what is vague is so by its rounding.
+    """
+    reasons = {VAGUE: f"rounding to {coarse} hides the gradient there"} if coarse else {}
     given = dict.fromkeys(selection.given for selection in selections if selection.given)
-    notes = [f"The parameters given were left out: {why}." for why in given]
+    notes = [f"The parameters given were left out: {reasons.get(why, why)}." for why in given]
     counts = sum((selection.left_out for selection in selections), Counter[str]())
     for why, number in counts.items():
         what = "draw was" if number == 1 else "draws were"
-        notes.append(f"{number} {what} left out: {why}.")
+        notes.append(f"{number} {what} left out: {reasons.get(why, why)}.")
     return notes
 
 
 def find_doubt(selections: Sequence[Selection], cases: int) -> str | None:
     """Find the gradients that too few cases can show a mistake in; return a sentence if any."""
-    enough, zeros = min(ENOUGH, cases), find_common_zeros(selections)
-    telling = sum((selection.telling for selection in selections), Counter[str]())
-    names = {name for each in selections for case in each.cases for name in case.arguments}
-    few = {name: telling[name] for name in sorted(names - zeros) if telling[name] < enough}
+    few = list_few(selections, cases)
     if not few:
         return None
     said = ", ".join(f"{number} in ∂L/∂{name}" for name, number in few.items())
     return f"Too few cases could have shown a mistake: {said}."
+
+
+def list_few(selections: Sequence[Selection], cases: int) -> dict[str, int]:
+    """Count the cases that can show a mistake, of gradients for which they are too few."""
+    enough, zeros = min(ENOUGH, cases), find_common_zeros(selections)
+    telling = sum((selection.telling for selection in selections), Counter[str]())
+    names = {name for each in selections for case in each.cases for name in case.arguments}
+    return {name: telling[name] for name in sorted(names - zeros) if telling[name] < enough}
 
 
 def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:

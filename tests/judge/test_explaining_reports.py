@@ -18,14 +18,12 @@ from bptt_verifier.judge.submission import Breach
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.report import Curve, Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.stated_cases import state_case, state_compared
+from tests.support.stated_cases import state_case, state_compared, state_overflow
 
 ONES = {"a": np.ones(1), "b": np.ones(1)}
 SMALL = dict.fromkeys("ab", np.full(1, 1e-9))
-
-
-def overflow(dtype: Any, note: str) -> Breach:
-    return Breach(Mistake("not-finite", "", {}), (note, "More."), np.dtype(dtype))
+HALF = state_overflow(np.dtype(np.float16), "one", "More.")
+SINGLE = state_overflow(np.dtype(np.float32), "another", "More.")
 
 
 def test_each_coarser_format_that_is_returned_is_said_once() -> None:
@@ -49,15 +47,12 @@ def test_the_format_that_a_submission_computes_in_is_said() -> None:
 @pytest.mark.parametrize(
     ("overflows", "said"),
     [
-        ([overflow("f2", "First.")], "1 case was left out: float16 overflows there. First."),
+        ([HALF], "1 case was left out: float16 overflows there. With one."),
+        ([HALF, SINGLE], "2 cases were left out: float16 overflows there. With one."),
         (
-            [overflow("f2", "First."), overflow("f4", "Then.")],
-            "2 cases were left out: float16 overflows there. First.",
-        ),
-        (
-            [overflow("f4", "First.")],
+            [SINGLE],
             "1 case was left out: your results, in float32, are not finite there, and finite at "
-            "values a thousand times smaller. First.",
+            "values a thousand times smaller. With another.",
         ),
     ],
 )

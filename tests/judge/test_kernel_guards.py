@@ -30,6 +30,26 @@ def test_a_vector_that_is_read_by_its_address_is_told_by_strided_views(which: st
     assert f"for {which} that are strided views" in mistake.explanation
 
 
+@pytest.mark.parametrize("which", ["arguments", "cotangents", "none"])
+def test_an_array_that_is_read_without_the_signs_of_its_strides_is_told_by_reversed_views(
+    which: str,
+) -> None:
+    def by_strides(v: Any) -> Any:
+        return np.lib.stride_tricks.as_strided(v, v.shape, [abs(n) for n in v.strides])
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x = by_strides(arguments[0]) if which == "arguments" else arguments[0]
+        return ((by_strides(d) if which == "cotangents" else d) * np.cos(x),)
+
+    report = verify_vjp(backward, jnp.sin, (X,), cases=1)
+    if which == "none":
+        assert report, report
+        return
+    (mistake, *_) = report.mistakes
+    assert mistake.name == "depends-on-memory-layout"
+    assert f"for {which} that are reversed views" in mistake.explanation
+
+
 def test_what_scales_with_the_cotangents_and_does_not_add_up_is_not_linear() -> None:
     def backward(arguments: Any, d: Any) -> Any:
         size = np.sqrt((d**2).mean()) + np.float32(1e-10)

@@ -194,6 +194,19 @@ def test_an_answer_that_changes_where_both_are_strided_names_both() -> None:
     assert "changes for arguments and cotangents that are strided" in found.explanation
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("x", "arguments that"), ("y", "cotangents that"), ("v", "arguments that")]
+)
+def test_reversed_views_that_change_an_answer_are_named(name: str, said: str) -> None:
+    def respond(number: int, point: Any, cotangents: Any) -> Any:
+        return changed(1.0 * ((point | cotangents)[name].strides[0] < 0))
+
+    found = find_dependence_on_layout(prepare(respond))
+    assert found is not None
+    assert (found.name, found.details) == ("depends-on-memory-layout", {"gradients": ["w"]})
+    assert found.explanation == f"the gradient for w changes for {said} are reversed views."
+
+
 def test_fortran_order_is_asked_first_and_right_answers_depend_on_no_layout() -> None:
     def respond(number: int, point: Any, cotangents: Any) -> Any:
         return changed(1.0 * (not point["x"].flags.c_contiguous))

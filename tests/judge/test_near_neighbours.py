@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.neighbours import are_clipped, weigh
+from bptt_verifier.judge.neighbours import are_clipped, follows_closely, weigh
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.tolerance.comparison import compare
 from bptt_verifier.tolerance.scatter import DISTANCE, NEAR, NEARER, NEIGHBOURS
@@ -293,3 +293,49 @@ def test_what_stays_the_largest_below_the_true_entry_is_clipped(
     yours: Any, true: Any, expected: list[bool]
 ) -> None:
     assert are_clipped(np.array(yours), np.array(true)).tolist() == expected
+
+
+def follow(*names: str, share: float = 1.0, dtype: Any = np.float16, answers: Any = None) -> Any:
+    """Whether w and v follow the true ones; w moves by this share of what these move by.
+
+    The first entry of each moves by a tenth of that of the second, and v in step.
+    """
+    asked = list[Any]()
+
+    def attempt(case: Any) -> Any:
+        asked.append(case.point)
+        if answers is not None and len(asked) not in answers:
+            return None
+        number, distance = case.point
+        moved = 3 + number * distance * np.array([0.1, 1.0])
+        yours = {"w": 5 + share * moved, "v": 7 + moved}
+        none = {"w": np.zeros(2), "v": np.zeros(2)}
+        return state_compared(yours, {"w": moved, "v": moved}, none)
+
+    found = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
+    result = follows_closely(attempt, subject_with_neighbours(), found, names, dtype)
+    return result, asked
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1.0, True), (0.76, True), (1.24, True), (0.74, False), (1.26, False), (0.0, False)],
+)
+def test_what_follows_the_true_gradient_by_three_quarters_moves_smoothly(
+    share: float, expected: bool
+) -> None:
+    assert follow("w", "v", share=share)[0] is expected
+    assert follow("v", "w", share=share)[0] is expected
+    assert follow("v", share=share)[0] is True
+
+
+def test_neighbours_within_the_spacing_of_a_format_are_asked_four_times() -> None:
+    for dtype, distance in ((np.float16, 2.0**-16), (np.float32, 2.0**-29)):
+        assert follow("w", dtype=dtype) == (True, [(number, distance) for number in range(4)])
+
+
+def test_nothing_follows_where_nothing_moves_or_no_neighbour_answers() -> None:
+    assert follow("w", answers=())[0] is False
+    assert follow("w", answers=(2,))[0] is False  # one alone does not move
+    assert follow("w", answers=(2, 4))[0] is True
+    assert follow("w", answers=(2, 4), share=0.5)[0] is False

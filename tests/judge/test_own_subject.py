@@ -16,7 +16,7 @@ from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
-from bptt_verifier.tolerance.comparison import Comparison
+from bptt_verifier.tolerance.comparison import Comparison, compare_all
 
 PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3, np.float32)}
 
@@ -323,25 +323,41 @@ def test_what_was_drawn_in_float32_is_asked_in_the_formats_given() -> None:
     assert subject().widen(found) is None
 
 
-def answered(number: int, *, fails: bool = False, near: bool = False, value: float = 0.0) -> Any:
-    """What was found at a case; `value` is the largest entry of one of two gradients."""
+def answered(number: int, *, fails: bool = False, near: bool = False) -> Any:
+    """What was found at a case."""
     return SimpleNamespace(
-        case=SimpleNamespace(point=Point(number, near)), fails=fails, agrees=not fails,
-        gradients=("W", "b"),
-        values={"W": np.array([0.0, -value]), "b": np.array([]), "loss": np.array(1e9)},
-    )  # fmt: skip
+        case=SimpleNamespace(point=Point(number, near)), fails=fails, agrees=not fails
+    )
 
 
-def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows() -> None:
-    def describe(*values: float) -> list[str]:
-        return [*subject().describe_unseen([answered(1, value=each) for each in values])]
+def answer_large(value: float, allowed: float = 0.0) -> Any:
+    """What was found at a case with -`value` as the largest entry of W, and a larger loss."""
+    values = {"W": np.array([0.0, -value]), "b": np.array([0.125]), "loss": np.array(1e9)}
+    limits = {name: np.zeros_like(each) for name, each in values.items()}
+    limits["W"] += allowed
+    return SimpleNamespace(
+        gradients=("W", "b"), values=values, comparisons=compare_all(values, values, limits)
+    )
 
-    (said,) = describe(0.5, 3.25, 1.0)
-    assert said.startswith("No entry of a gradient exceeds 3.2 in any case")
-    assert describe(0.5, 10.0, 1.0) == []  # the largest limit that public code has
-    for values, largest in [((0.5, 0.25), "0.5"), ((), "0")]:
-        (said,) = describe(*values)
-        assert f"exceeds {largest} in" in said
+
+@pytest.mark.parametrize(
+    ("cases", "largest"),
+    [
+        ([(0.5, 0.0), (3.25, 0.0), (1.0, 0.0)], "3.2"),
+        ([(5000.0, 0.0), (10.0, 0.0)], "5e+03"),
+        ([(0.0, 0.0)], "0.12"),
+        # Where rounding may move the largest entry by more than 2⁻⁶ of it, no clip is seen.
+        ([(8.0, 2.0**-3), (6.0, 0.0)], "8"),
+        ([(8.0, 2.0**-2), (6.0, 0.0)], "6"),
+        ([(8.0, np.inf)], "0.12"),
+        ([], "0"),
+    ],
+)
+def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows(
+    cases: list[tuple[float, float]], largest: str
+) -> None:
+    (said,) = subject().describe_unseen([answer_large(*each) for each in cases])
+    assert f" are at most {largest}: a clip to a larger limit would not" in said
 
 
 @pytest.mark.parametrize(

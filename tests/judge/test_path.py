@@ -13,6 +13,16 @@ from bptt_verifier.tolerance.scatter import FAR
 from tests.support.stated_cases import state_case, state_compared
 
 
+def begin(progress: Any = lambda done, total: None, **more: Any) -> SubjectJudgement:
+    """Begin to judge a function; its subject has neighbours and these attributes as well."""
+
+    def displace(case: Any, number: int, distance: float) -> Any:
+        return case._replace(point=(number, distance))
+
+    stated = {"displace": displace, "has_vanishing_steps": False, "format_given": None}
+    return SubjectJudgement(Submission(lambda w: w), SimpleNamespace(**stated | more), "", progress)  # type: ignore[arg-type]
+
+
 def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
     ones = {"w": np.ones(2)}
     found = state_compared({"w": np.full(2, 1.5)}, ones, {"w": np.full(2, 1e-9)})
@@ -22,8 +32,7 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
         distances.append(distance)
         return case
 
-    subject: Any = SimpleNamespace(displace=displace, has_vanishing_steps=False, format_given=None)
-    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    judgement = begin(displace=displace)
     judgement.attempt = lambda case: found  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
     assert {*distances} == {FAR}
@@ -38,8 +47,7 @@ def test_the_format_is_sought_again_where_the_scatter_explains_whole_results(
     ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
     found = state_compared({"w": 1 + error * np.ones(2)}, ones, allowed)
     after = state_compared({"w": 1 + error * np.ones(2)}, ones, {"w": np.ones(2)})
-    subject: Any = SimpleNamespace(format_given=None)
-    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    judgement = begin()
     monkeypatch.setattr(path, "weigh", lambda *given, far: after)
     assert judgement.learn_precision(found) is found
     assert judgement.precision_known is known
@@ -51,10 +59,10 @@ def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
     ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
     agreeing, failing = (state_compared({"w": ones["w"] + d}, ones, allowed) for d in (0, 0.5))
     asked, shown = list[str](), list[tuple[int, int]]()
-    subject: Any = SimpleNamespace(compute_ahead=lambda: asked.append("next"), total=7)
-    judgement = SubjectJudgement(
-        Submission(lambda w: w), subject, "", lambda done, total: shown.append((done, total))
-    )
+    judgement = begin(
+        lambda done, total: shown.append((done, total)),
+        compute_ahead=lambda: asked.append("next"), total=7,
+    )  # fmt: skip
     judgement.probes = [agreeing]
     for found in (agreeing, agreeing, agreeing, failing, agreeing):
         judgement.compared.append(found)
@@ -67,8 +75,7 @@ def learn(
     *seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, given: Any = None
 ) -> SubjectJudgement:
     """The judgement after these comparisons in float64 and after the scatter was asked."""
-    subject: Any = SimpleNamespace(format_given=given)
-    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    judgement = begin(format_given=given)
     weighed = iter([after for _, after in seen])
     monkeypatch.setattr(path, "weigh", lambda *given, far: next(weighed))
     in_format = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
@@ -160,12 +167,7 @@ def test_what_is_precise_and_no_float32_number_was_not_computed_in_float32(
 def test_one_precise_gradient_that_is_no_float32_number_tells_the_format() -> None:
     known = {"w": np.full(2, 0.25), "v": np.full(2, 1 / 3)}
     found = state_compared(known, known, dict.fromkeys("wv", np.full(2, 1e-14)))
-    judgement = SubjectJudgement(
-        Submission(lambda w: w),
-        SimpleNamespace(),
-        "",
-        lambda done, total: None,  # type: ignore[arg-type]
-    )
+    judgement = begin()
     assert judgement.learn_precision(found) is found
     assert judgement.precision_known is True
     assert judgement.learnt == path.LEARNING
@@ -176,10 +178,34 @@ def test_a_case_is_compared_again_in_the_format_that_is_learnt_if_that_succeeds(
     answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, after = see(FILLED, True, 1e-5)
-    subject: Any = SimpleNamespace(format_given=None)
-    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    judgement = begin()
     monkeypatch.setattr(path, "weigh", lambda *given, far: after)
     again = see_precisely(1.0)[0] if answers else None
     judgement.attempt = lambda case: again  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is (again or found)
     assert judgement.precision is np.float32
+
+
+@pytest.mark.parametrize(("steps", "precision"), [(False, None), (True, np.float32)])
+def test_results_that_move_smoothly_within_the_spacing_of_a_format_are_not_computed_in_it(
+    steps: bool, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, after = see(FILLED, True, 1e-5)
+    judgement, asked = begin(), list[float]()
+    monkeypatch.setattr(path, "weigh", lambda *given, far: after)
+
+    def move(case: Any) -> Any:
+        if not isinstance(case.point, tuple):
+            return found
+        number, distance = case.point
+        asked.append(distance)
+        true = np.full(2, 1 + number * distance)
+        yours = np.ones(2) if steps else true
+        limits = {"w": np.full(2, 1e-14)}
+        return state_compared({"w": yours + FILLED}, {"w": true}, limits)
+
+    judgement.attempt = move  # type: ignore[method-assign]
+    assert judgement.learn_precision(found) is found
+    assert judgement.precision is precision
+    assert {*asked} == {2.0**-29}
+    assert judgement.confirmed == []

@@ -9,13 +9,13 @@ import pytest
 from bptt_verifier.judge import path
 from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement, judge
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
-from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
+from bptt_verifier.judge.submission import Call, Expected, Submission
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.stated_cases import state_case, state_compared
+from tests.support.stated_cases import state_case, state_compared, state_overflow
 
 UNKNOWN = Mistake("unknown", "It is wrong.", {})
 
@@ -344,10 +344,6 @@ def test_values_are_scaled_down_no_further_than_a_half_float_can_hold_their_squa
     assert begin(normalise, smaller=scale).is_finite_nearer_zero(case_at(1.0))
 
 
-def overflow(dtype: Any, label: str = "") -> Breach:
-    return Breach(Mistake("not-finite", label, {}), (f"With {label}.",), dtype)
-
-
 def scale(case: Case, factors: Sequence[float]) -> Iterable[Case]:
     """The same case at each smaller value."""
     return [case_at(factor) for factor in factors]
@@ -370,7 +366,7 @@ def test_a_case_is_left_out_where_a_right_formula_may_overflow(
 ) -> None:
     judgement = begin(right if is_finite else fail, smaller=scale)
     judgement.precision_known = known
-    report = judgement.excuse_overflow(overflow(dtype, "it"), case_at(1.0))
+    report = judgement.excuse_overflow(state_overflow(dtype, "it"), case_at(1.0))
     assert bool(judgement.overflows) is (outcome == "left out")
     assert bool(judgement.doubtful) is (outcome == "doubtful")
     assert (report is not None) is (outcome == "refused")
@@ -418,8 +414,8 @@ def test_a_doubtful_case_is_left_out_only_if_the_format_is_known_to_be_half_prec
     judgement = begin(right)
     judgement.precision_known = known
     judgement.learnt = LEARNING
-    judgement.doubtful = [overflow(dtype, "doubtful")]
-    judgement.overflows = [overflow(np.float16, "left out")]
+    judgement.doubtful = [state_overflow(dtype, "doubtful")]
+    judgement.overflows = [state_overflow(np.float16, "left out")]
     report = judgement.compare_cases()
     assert (report is not None) is refused
     if report is None:
@@ -433,7 +429,8 @@ def test_a_doubtful_case_is_left_out_only_if_the_format_is_known_to_be_half_prec
 def test_more_cases_that_are_left_out_than_compared_are_refused(number: int, refused: bool) -> None:
     judgement = begin(right)
     judgement.compare_cases()
-    judgement.overflows = [overflow(np.float16, label) for label in ("first", "second")][:number]
+    overflows = [state_overflow(np.float16, label) for label in ("first", "second")]
+    judgement.overflows = overflows[:number]
     report = judgement.conclude()
     assert report.verdict is (Verdict.DISAGREES if refused else Verdict.AGREES)
     if refused:
@@ -457,7 +454,7 @@ def test_probes_are_compared_step_by_step_or_end_the_judgement() -> None:
     limits = {"U": np.full((1, 2), 1e5), "adjoints": np.array([[[0.5]], [[0.0]]])}
     probe = state_compared({"U": np.array([[1.5, 2.0]])}, true, {"U": limits["U"]})
     probe = probe._replace(case=state_case(true, limits, true))
-    breach, half = overflow(None, "it"), overflow(np.float16, "it")
+    breach, half = state_overflow(None, "it"), state_overflow(np.float16, "it")
     answers: dict[str, list[Any]] = {
         "all": [probe, probe], "left out": [half, probe], "refused": [probe, breach, probe],
     }  # fmt: skip

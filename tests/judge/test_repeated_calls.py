@@ -17,6 +17,7 @@ from bptt_verifier.judge.repetition import (
     SMALL_BLOCKS,
     UNWRITTEN,
     copy_all_but_one,
+    copy_backwards,
     copy_in_fortran_order,
     copy_with_strides,
     describe_change,
@@ -34,7 +35,8 @@ ARRAYS = {"W": np.arange(6.0).reshape(2, 3), "y": np.float32([1, 2]), "b": np.ar
 
 def test_copies_in_other_layouts_have_the_same_values() -> None:
     fortran, strided = copy_in_fortran_order(ARRAYS), copy_with_strides(ARRAYS)
-    for copied in (fortran, strided):
+    reversed_ = copy_backwards(ARRAYS)
+    for copied in (fortran, strided, reversed_):
         assert copied.keys() == ARRAYS.keys()
         for name, value in ARRAYS.items():
             assert isinstance(copied[name], np.ndarray)
@@ -46,6 +48,20 @@ def test_copies_in_other_layouts_have_the_same_values() -> None:
     base = strided["W"].base
     assert isinstance(base, np.ndarray)
     assert (base.sum(), base.size) == (15 + 18, 24)  # the other entries are 1
+    assert (reversed_["W"].strides, reversed_["y"].strides) == ((-3 * 8, -8), (-4,))
+    base = reversed_["W"].base
+    assert isinstance(base, np.ndarray)
+    np.testing.assert_array_equal(base, [5, 4, 3, 2, 1, 0, 1, 1, 1, 1, 1, 1])
+
+
+def test_memory_that_is_read_on_from_the_first_entry_of_a_reversed_view_is_its_own() -> None:
+    for shape in ((), (1,), (5,), (2, 3, 4)):
+        (found,) = copy_backwards({"W": np.full(shape, 2.0)}).values()
+        base = found.base
+        assert isinstance(base, np.ndarray)
+        start = found.ctypes.data - base.ctypes.data
+        assert start >= 0
+        assert start + found.nbytes <= base.nbytes
 
 
 def test_a_call_that_raises_has_none_in_the_place_of_y_or_of_the_last_argument() -> None:
@@ -103,7 +119,7 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     cases: int, chosen: list[int]
 ) -> None:
     drawn, asked = draw([right(number) for number in range(cases)])
-    ways = 2 * len(chosen), len(chosen), 2 * len(chosen), 1
+    ways = 2 * len(chosen), len(chosen), len(LAYOUTS) * len(chosen), 1
     poisoned, again, layouts, after = (
         drawn[sum(ways[:place]) : sum(ways[: place + 1])] for place in range(4)
     )
@@ -133,7 +149,7 @@ def test_calls_that_take_long_are_not_repeated_for_longer_than_a_second(
     seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1])
     monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
     drawn, _ = draw([right()])
-    assert len(drawn) == 2 + 1 + 2 + 1 + 2
+    assert len(drawn) == 2 + 1 + 3 + 1 + 2
 
 
 def change(value: Any, way: Any = AGAIN, first: Any = (1.0, 1.0)) -> Any:

@@ -1,5 +1,6 @@
 """Submissions that are wrong at some calls, in some layouts or by luck of the memory are named."""
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,27 @@ def as_rows(array: Any) -> Any:
     return np.frombuffer(base.tobytes("A"), array.dtype)[: array.size].reshape(array.shape)
 
 
+def as_written(array: Any) -> Any:
+    """Read an array by its strides, without their signs."""
+    strides = [abs(stride) for stride in array.strides]
+    return np.lib.stride_tricks.as_strided(array, array.shape, strides)
+
+
+def by_address(array: Any) -> Any:
+    """Read memory from the address of the first entry, unless a stride is too large for that."""
+    copied = np.array(array, order="C")
+    if np.any(np.array(array.strides) > copied.strides):
+        return copied
+    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    return np.frombuffer(memory, array.dtype).reshape(array.shape).copy()
+
+
+def as_it_stands(array: Any) -> Any:
+    """Read an array by its strides."""
+    return np.lib.stride_tricks.as_strided(array, array.shape, array.strides)
+
+
+REVERSED = {"strides without signs": as_written, "by address": by_address}
 LAYOUTS: dict[str, Callable[[Any], Any]] = {
     "Fortran order": lambda a: a if a.flags.c_contiguous else a.reshape(a.shape, order="A") * 1.01,
     "strided": lambda a: as_rows(a) if not a.flags.forc else a,
@@ -99,6 +121,33 @@ def test_a_submission_that_assumes_a_memory_layout_is_named(read: str) -> None:
         verify_own_model(of_own_model, square, W, cases=4),
     ):
         assert [m.name for m in report.mistakes] == ["depends-on-memory-layout"], str(report)
+
+
+@pytest.mark.parametrize("read", REVERSED)
+def test_a_submission_that_is_wrong_for_reversed_views_alone_is_named(read: str) -> None:
+    def of_cell(params: Any, x: Any, y: Any) -> Any:
+        return rnn_gradients(params, REVERSED[read](x), y)
+
+    def of_own_model(p: Any) -> Any:
+        return right({"W": REVERSED[read](p["W"])})
+
+    for report in (
+        verify(of_cell, examples=8),
+        verify_own_model(of_own_model, square, W, cases=4),
+    ):
+        (mistake,) = report.mistakes
+        assert mistake.name == "depends-on-memory-layout", str(report)
+        assert "for arguments that are reversed views, as x[::-1] is, for" in mistake.explanation
+
+
+def test_a_submission_that_reads_strides_with_their_signs_is_right() -> None:
+    def of_cell(params: Any, x: Any, y: Any) -> Any:
+        return rnn_gradients(params, as_it_stands(x), y)
+
+    assert verify(of_cell, examples=8)
+    report = verify_own_model(lambda p: right({"W": as_it_stands(p["W"])}), square, W, cases=4)
+    assert report
+    assert not any("was not compared" in note for note in report.notes)
 
 
 def test_an_exception_for_another_layout_is_a_note_and_no_mistake() -> None:

@@ -17,10 +17,10 @@ from bptt_verifier.reference.coverage import (
     describe_cases,
     describe_left_out,
     describe_places,
+    find_coarsest_format,
     find_doubt,
-    rounds_coarsely,
 )
-from bptt_verifier.reference.selection import ENOUGH, Selection
+from bptt_verifier.reference.selection import ENOUGH, VAGUE, Selection
 from bptt_verifier.tolerance.bounds import RESOLVING
 from tests.support.stated_cases import state_case
 
@@ -140,11 +140,46 @@ def test_a_loss_that_rounds_to_a_shorter_format_is_no_ill_conditioned_one(
     dtypes: tuple[Any, ...], coarse: bool
 ) -> None:
     program = trace_cast(*dtypes)
-    assert rounds_coarsely(program) is coarse
+    assert (find_coarsest_format([program]) is not None) is coarse
     paths: Any = [SimpleNamespace(places=(), known=(SimpleNamespace(program=program),))]
     notes = describe(select(resolution={"W": 2 * VISIBLE, "b": 1e-9}), paths=paths)
     what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
     assert notes[-1].startswith(f"The loss {what}: a relative error of ∂L/∂W below")
+
+
+def test_the_coarsest_format_of_all_paths_is_found() -> None:
+    single, brain, double = (trace_cast(each) for each in (jnp.float32, jnp.bfloat16, jnp.float64))
+    assert find_coarsest_format([single, brain, double]) == "bfloat16"
+    assert find_coarsest_format([double, single]) == "float32"
+    assert find_coarsest_format([double]) is None
+    assert find_coarsest_format([]) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "finer"), [(jnp.bfloat16, "float32 or float64"), (jnp.float32, "float64")]
+)
+def test_a_loss_in_a_format_that_hides_mistakes_is_said_to_compute_in_it(
+    dtype: Any, finer: str
+) -> None:
+    paths: Any = [SimpleNamespace(places=(), known=(SimpleNamespace(program=trace_cast(dtype)),))]
+    name = np.dtype(dtype).name
+    left_out: Counter[str] = Counter({VAGUE: 3, "a kink": 1})
+    few = select(telling=Counter({"b": ENOUGH - 1}), left_out=left_out, given=VAGUE)
+    assert describe(few, paths=paths) == [
+        "0 of 6 cases could have shown a mistake in every gradient.",
+        f"The parameters given were left out: rounding to {name} hides the gradient there.",
+        f"3 draws were left out: rounding to {name} hides the gradient there.",
+        "1 draw was left out: a kink.",
+        f"The loss computes in {name}, whose rounding hides mistakes in ∂L/∂W and ∂L/∂b: state it "
+        f"in {finer}. A backward pass that computes in {name} is judged by verify_vjp.",
+    ]
+    assert f"3 draws were left out: {VAGUE}." in describe(few)  # in float64
+    enough = select(telling=Counter({"W": ENOUGH, "b": 6}), left_out=left_out)
+    assert f"3 draws were left out: {VAGUE}." in describe(enough, paths=paths)
+    assert not any("computes in" in note for note in describe(enough, paths=paths))
+    one = describe(select(telling=Counter({"W": 6})), paths=paths)
+    (said,) = (note for note in one if "The loss" in note)
+    assert "mistakes in ∂L/∂b: state" in said
 
 
 @pytest.mark.parametrize("keeping", [0, 2])

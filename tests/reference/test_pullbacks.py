@@ -1,8 +1,5 @@
 """Pull-backs of small functions whose gradients are known, and the order of what they ask."""
 
-import itertools
-import sys
-from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,19 +14,12 @@ from bptt_verifier.reference.point_arrays import Pulled
 from bptt_verifier.reference.pullbacks import (
     REMEDY,
     JaxPullback,
-    NumpyPullback,
     Pullback,
-    prepare_pullback,
     require_float64,
 )
 from bptt_verifier.tolerance.formats import find_largest, find_smallest
 from bptt_verifier.tolerance.noise import SAMPLES
-
-
-def prepare(forward: Any, *given: Any) -> Any:
-    """Prepare the pull-back of a function at these arguments."""
-    (setting,) = read_settings(given, forward)
-    return prepare_pullback(forward, setting)
+from tests.support.pullbacks import prepare
 
 
 def multiply(x: Any, y: Any) -> Any:
@@ -86,6 +76,13 @@ def test_fewer_points_of_small_arguments_are_computed_by_what_is_compiled() -> N
     pullback.is_small = False
     check(pullback.pull_back(POINTS[:1], COTANGENTS[:1]), 1)
     assert [*pullback.compiled][3:] == [(1, False)]
+
+
+def test_what_is_compiled_for_most_points_serves_fewer() -> None:
+    pullback = prepare(multiply, X, Y)
+    for count in (1, 3, 2):
+        check(pullback.pull_back(POINTS[:count], COTANGENTS[:count]), count)
+    assert [*pullback.compiled] == [(1, False), (3, False)]
 
 
 def test_arguments_of_4096_entries_together_are_small() -> None:
@@ -353,81 +350,6 @@ def test_results_that_depend_on_a_large_number_are_found() -> None:
     assert found.outputs["output"].dtype == bool
 
 
-# Plain NumPy.
-
-
-def branch(x: Any) -> Any:
-    """A function that takes another path where the sum is negative."""
-    return np.where(x.sum() > 0, 1.0, 1.0) * x**2 if float(x.sum()) > 0 else 3 * np.abs(x)
-
-
-def test_each_point_is_differentiated_on_the_path_that_the_code_takes() -> None:
-    pullback = prepare(branch, X)
-    assert type(pullback) is NumpyPullback
-    at = [{"x": X}, {"x": -X}, {"x": 2 * X}]
-    given = [{"output": np.ones(3)}] * 3
-    pulled = pullback.pull_back(at, given)
-    np.testing.assert_allclose(pulled.outputs["output"], [X**2, 3 * X, 4 * X**2])
-    np.testing.assert_allclose(pulled.gradients["x"], [2 * X, [-3] * 3, 4 * X])
-    assert pullback.list_other_paths(at, {"output": np.stack([X**2, X**2, 4 * X**2])}) == [1]
-    again = pullback.pull_back(at[1:2], given[:1])
-    np.testing.assert_allclose(again.gradients["x"], [[-3] * 3])
-    assert prepare(jnp.sin, X).list_other_paths(at, {}) == []
-
-
-def test_one_point_after_another_is_differentiated_on_its_own_path() -> None:
-    pullback = prepare(branch, X)
-    for sign, slope in ((1, 2 * X), (-1, [-3] * 3), (2, 4 * X)):
-        pulled = pullback.pull_back([{"x": sign * X}], [{"output": np.ones(3)}])
-        np.testing.assert_allclose(pulled.gradients["x"], [slope])
-
-
-def test_two_points_that_are_traced_together_may_take_two_paths() -> None:
-    pulled = prepare(branch, X).pull_back([{"x": X}, {"x": -X}], [{"output": np.ones(3)}] * 2)
-    np.testing.assert_allclose(pulled.gradients["x"], [2 * X, [-3] * 3])
-
-
-def test_one_point_is_traced_once_whatever_the_code_returns_there_next() -> None:
-    calls = itertools.count(1)
-    pullback = prepare(lambda x: next(calls) * np.asarray(x), X)
-    pulled = pullback.pull_back([{"x": X}], [{"output": np.ones(3)}])
-    np.testing.assert_allclose(pulled.outputs["output"], pulled.gradients["x"] * X)
-
-
-def test_the_judge_computes_with_numpy_while_a_function_is_traced() -> None:
-    found = StringIO()
-
-    def forward(x: Any) -> Any:
-        found.write("n" if vars(pullbacks)["np"] is sys.modules["numpy"] else "o")
-        return 2 * np.asarray(x)
-
-    prepare(forward, X).pull_back([{"x": X}], [{"output": np.ones(3)}])
-    assert set(found.getvalue()) == {"n"}
-
-
-def test_what_is_compiled_for_most_points_serves_fewer() -> None:
-    pullback = prepare(multiply, X, Y)
-    for count in (1, 3, 2):
-        check(pullback.pull_back(POINTS[:count], COTANGENTS[:count]), count)
-    assert [*pullback.compiled] == [(1, False), (3, False)]
-
-
-@pytest.mark.parametrize(
-    ("change", "others"),
-    [(1 + 1e-10, []), (1 + 3e-9, [0]), (np.nan, [0])],
-)
-def test_outputs_that_differ_by_rounding_are_of_the_same_path(change: float, others: Any) -> None:
-    def forward(x: Any) -> Any:
-        return (2 * np.asarray(x) if float(x[0]) > 0 else x), np.full(2, np.nan)
-
-    pullback = prepare(forward, X)
-    traced = {"outputs[0]": 2 * X[None] * change, "outputs[1]": np.full((1, 2), np.nan)}
-    assert pullback.list_other_paths([{"x": X}], traced) == others
-    tiny = 2 * X * np.array([1, 1, 1]) + np.array([5e-9, 0, 0])  # beside the largest, 6
-    traced["outputs[0]"] = tiny[None]
-    assert pullback.list_other_paths([{"x": X}], traced) == []
-
-
 # What can be run, and in float64.
 
 
@@ -505,12 +427,3 @@ def test_the_libraries_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="none; the arguments are tensors: state the function in"):
         ask("no", "none", torch=SimpleNamespace())
     assert tried == ["torch", "jax", "numpy"]
-
-
-def test_a_point_is_listed_once_and_small_outputs_tell_paths_as_well() -> None:
-    def forward(x: Any) -> Any:
-        y = 1e-12 * np.asarray(x)
-        return (y, 2 * y) if float(x[0]) > 0 else (x, x)
-
-    traced = {"outputs[0]": 2e-12 * X[None], "outputs[1]": 4e-12 * X[None]}
-    assert prepare(forward, X).list_other_paths([{"x": X}], traced) == [0]

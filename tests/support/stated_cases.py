@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.judge.submission import Breach, Call, Expected
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import compare
 
 
@@ -68,6 +69,11 @@ def state_compared(
     comparisons = [compare(name, found[name], true[name], limits[name]) for name in found]
     case = state_case(values, allowed)
     return Compared(case, found, dict.fromkeys(found, np.dtype(dtype)), true, limits, comparisons)
+
+
+def state_overflow(dtype: Any, label: str, *notes: str) -> Breach:
+    """A breach by a result in this format that is not finite at the case of this label."""
+    return Breach(Mistake("not-finite", label, {}), (f"With {label}.", *notes), dtype)
 
 
 CASE_OF_ONES = state_case({"w": np.ones(2)}, {"w": np.ones(2)})

@@ -66,7 +66,11 @@ def test_every_bound_is_that_of_the_equations(activation: str, loss: str) -> Non
 
 
 def bound_together(problems: list[Problem], dtypes: list[Any]) -> list[dict[str, Any]]:
-    """The bounds of a block of problems, the padding of which is cut away again."""
+    """The bounds of a block of problems, the padding of which is cut away again.
+
+    The padding is written here for itself: a `ReferenceBlock` pads with JAX's own states, to one
+    size for all blocks, and adds the error of the reference to the bounds.
+    """
     sizes = [each.sizes for each in problems]
     T, B, D, H, O = np.max(sizes, axis=0)
     number = len(problems)
