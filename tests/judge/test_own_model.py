@@ -109,7 +109,7 @@ IN_FLOAT32 = MISTAKES if deep() else MISTAKES[::3]
 
 
 @pytest.mark.rest
-@pytest.mark.table(5)
+@pytest.mark.table(13)
 @pytest.mark.parametrize("mistake", IN_FLOAT32, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_in_float32(mistake: Mistake) -> None:
     if "1e-9" in mistake.written:

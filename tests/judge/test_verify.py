@@ -56,7 +56,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 # Wrong ones.
 
 
-@pytest.mark.table(18)
+@pytest.mark.table(31)
 @pytest.mark.parametrize(("mistake", "dtype"), by_turns(NAMED, PRECISIONS), ids=identify)
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
