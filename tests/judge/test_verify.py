@@ -339,7 +339,7 @@ def test_a_right_derivation_agrees_at_every_step(
 ) -> None:
     module: Any = CELLS[cell]
     right = derivation(module, cell, **options)
-    report = verify(right, model=cell, bias=bias, examples=40, **options)
+    report = verify(right, model=cell, bias=bias, examples=20, **options)
     assert report.verdict is Verdict.AGREES, str(report)
     weights = [n for n in module.Params._fields if bias or n in "UWV"]
     assert set(report.parameters) == {"loss", *weights, "x", *STATES[cell], "adjoints"}
