@@ -18,6 +18,8 @@ from tests.support.profiles import divide_tables, register_profiles
 FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):  # later ones end the process at a flag they do not know
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    # A program in 32 parts is compiled by as many threads, and costs half as much again.
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 # The commands keep no compiled programs in the home of whoever runs the tests.

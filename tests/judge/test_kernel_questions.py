@@ -192,7 +192,7 @@ LAZY: dict[str, tuple[Callable[..., Any], str, str]] = {
 }
 
 
-@pytest.mark.table(2)
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("backward", "name", "said"), LAZY.values(), ids=LAZY)
 def test_a_lazy_kernel_gets_the_finding_of_its_question(
     backward: Any, name: str, said: str

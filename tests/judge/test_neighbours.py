@@ -38,13 +38,13 @@ def computed_in(dtype: Any, cell: str, returned: Any = None, factor: float = 1.0
     return lambda params, x, y, h0: right(params, (x, y, h0))
 
 
-def judge(submission: Any, cell: str, **options: Any) -> Report:
-    return verify(submission, model=cell, examples=30, **options)
+def judge(submission: Any, cell: str, examples: int = 30, **options: Any) -> Report:
+    return verify(submission, model=cell, examples=examples, **options)
 
 
 @pytest.mark.parametrize("cell", MODULES)
 def test_float32_inside_is_judged_in_float32(cell: str) -> None:
-    report = judge(computed_in(np.float32, cell), cell)
+    report = judge(computed_in(np.float32, cell), cell, examples=16)
     assert report.verdict is Verdict.AGREES, str(report)
     assert any("judged in float32" in note for note in report.notes)
     assert all(1e-8 < result.resolution < 1e-3 for result in report.parameters.values())
@@ -52,7 +52,7 @@ def test_float32_inside_is_judged_in_float32(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", MODULES)
 def test_a_small_mistake_shows_in_float32_inside(cell: str) -> None:
-    report = judge(computed_in(np.float32, cell, factor=1.001), cell)
+    report = judge(computed_in(np.float32, cell, factor=1.001), cell, examples=16)
     assert report.verdict is Verdict.DISAGREES
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
 

@@ -19,7 +19,7 @@ def judge(folder: Path, shape: Shape) -> Report:
     return verify_own_model(found.gradients, found.loss, found.params, cases=3)
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(9)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_right_code_agrees_in_every_shape(shape: Shape, tmp_path: Path) -> None:
     report = judge(tmp_path, shape)

@@ -161,6 +161,7 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
     assert counted == ["In float32, 0 of 24 cases could have shown a mistake in every gradient."]
 
 
+@pytest.mark.table(3)
 @pytest.mark.rest
 @pytest.mark.parametrize(
     ("x", "a"),
@@ -189,6 +190,7 @@ def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_
     assert verify_own_model(differentiate(np.sign), loss, given).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.table(3)
 @pytest.mark.rest
 @pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
 def test_code_for_float32_may_have_constants_that_are_rounded_to_it(scale: float) -> None:

@@ -72,7 +72,7 @@ def survives(module: ModuleType) -> bool:
     return True
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
 def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
     assert not survives(planted(mistake, tmp_path))

@@ -41,7 +41,7 @@ def test_every_gradient_of_every_derivation_agrees_with_autodiff(
     assert_agrees(module, data.draw(problems(dtype)))
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(7)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 @DTYPES

@@ -37,7 +37,7 @@ def demands(module: ModuleType, dtype: type) -> None:
     suite()
 
 
-@pytest.mark.table(11)
+@pytest.mark.table(19)
 @pytest.mark.parametrize(
     ("mistake", "dtype"), by_turns(MISTAKES + GATED_MISTAKES, PRECISIONS), ids=identify
 )

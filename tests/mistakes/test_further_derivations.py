@@ -41,7 +41,7 @@ def test_the_derivations_are_right_as_they_stand(model: Model) -> None:
     assert diagnose_numbers(model.loss, model.params, model.gradients) == ()
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(11)
 @pytest.mark.parametrize(
     ("each", "dtype"),
     TURNS,

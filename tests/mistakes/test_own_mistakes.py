@@ -29,7 +29,7 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
     assert diagnose(model, ()) == ()
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(9)
 @pytest.mark.parametrize(
     ("each", "dtype"),
     by_turns(EACH, (np.float64, np.float32)),

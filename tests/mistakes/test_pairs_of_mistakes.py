@@ -47,7 +47,7 @@ def given_by(known: CellHypotheses, *made: EquationMistake) -> dict[str, Any]:
     return {name: np.array(back.gradient(name)) for name in known.evidence[0].wanted}
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.parametrize("first", [True, False], ids=["states", "zero states"])
 @pytest.mark.parametrize("T", [1, 3])
 @pytest.mark.parametrize(("cell", "option"), CELLS)

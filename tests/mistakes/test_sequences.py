@@ -182,7 +182,7 @@ def test_nothing_is_wrong_without_a_change(model: Any) -> None:
     assert diagnose_planted(model) == ()
 
 
-@pytest.mark.table(4)
+@pytest.mark.table(7)
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_what_several_sequences_or_layers_make_possible_is_named(kind: str, dtype: Any) -> None:

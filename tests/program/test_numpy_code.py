@@ -34,7 +34,7 @@ DIRECTION = {name: np.random.default_rng(1).normal(size=value.shape) for name, v
 ROUGH = {plain_numpy.keeps_states_in_float32, plain_numpy.names_dtypes}
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.filterwarnings("ignore:Setting the shape")  # of NumPy from 2.5 on
 @pytest.mark.parametrize("function", TRACED, ids=lambda function: function.__name__)
 def test_plain_code_is_traced(function: Callable[[Any], Any]) -> None:

@@ -277,7 +277,7 @@ def refuted_by_enclosures(mistake: Mistake, module: Any, tries: int = 300) -> bo
 TRIED = MISTAKES + GATED_MISTAKES if deep() else MISTAKES[::2] + GATED_MISTAKES[::24]
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(9)
 @pytest.mark.parametrize("mistake", TRIED, ids=lambda m: f"{m.suspect}: {m.name}")
 def test_a_planted_mistake_is_outside_its_bound(mistake: Mistake, tmp_path: Any) -> None:
     assert refuted_by_enclosures(mistake, planted(mistake, tmp_path))

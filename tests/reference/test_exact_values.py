@@ -166,7 +166,7 @@ def test_where_a_cell_can_be_told_nobody_is_asked(monkeypatch: pytest.MonkeyPatc
         return {"loss": float(value)} | found._asdict()
 
     monkeypatch.setattr(exact_values, "decide", never)
-    assert verify(single, model="gru", examples=24).verdict is Verdict.AGREES
+    assert verify(single, model="gru", examples=12).verdict is Verdict.AGREES
 
 
 def test_a_forward_pass_in_half_precision_is_still_held_to_the_stated_one() -> None:
