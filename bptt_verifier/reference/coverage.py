@@ -39,11 +39,10 @@ def describe_cases(
     coarse = find_coarsest_format([path.program for each in paths for path in each.known])
     notes += describe_left_out(selections, coarse if few else None)
     if few and coarse:
-        finer = "float64" if coarse == "float32" else "float32 or float64"
         symbols = " and ".join(f"∂L/∂{name}" for name in few)
         notes.append(
             f"The loss computes in {coarse}, whose rounding hides mistakes in {symbols}: state it "
-            f"in {finer}. A backward pass that computes in {coarse} is judged by verify_vjp."
+            f"in float64. A backward pass that computes in {coarse} is judged by verify_vjp."
         )
     damped = sum(selection.damped for selection in selections)
     if damped and least:
