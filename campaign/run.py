@@ -29,6 +29,7 @@ from campaign.models import Model, draw_model
 from campaign.submissions import Gradients, choose_style, draw_right
 
 POINTS = 6  # further points at which a mistake is measured, for each setting
+EXCESS = 1 + 2.0**-40  # in units of the resolution, which may be that error itself, rounded
 DIAGNOSED = 1  # wrong submissions of a model whose mistake is searched for
 
 Row = dict[str, Any]
@@ -224,7 +225,7 @@ def summarise(rows: Sequence[Row]) -> list[str]:
         lines.append(f"{len(chosen)} {kind}: {parts}")
     agreeing = [each for each in every if not each["right"] and each["verdict"] == "agrees"]
     for place in ("in_cases", "elsewhere"):
-        above = sum(each[place] > 1 for each in agreeing)
+        above = sum(each[place] > EXCESS for each in agreeing)
         where = "at the judge's cases" if place == "in_cases" else "at other points"
         lines.append(f"{above} wrong ones agree with an error above the stated resolution, {where}")
     named = [each for each in every if not each["right"] and each["verdict"] == "disagrees"]
@@ -245,7 +246,7 @@ def list_faults(row: Row) -> list[str]:
     for k, each in enumerate(row["submissions"]):
         if each["right"] and each["verdict"] != "agrees":
             found.append(f"{k} right, {each['what']}: {each['verdict']} {each['names']}")
-        above = [f"{each[n]:.3g} {n}" for n in ("in_cases", "elsewhere") if each.get(n, 0) > 1]
+        above = [f"{each[n]:.3g} {n}" for n in ("in_cases", "elsewhere") if each.get(n, 0) > EXCESS]
         if above:
             found.append(f"{k} wrong, {each['what']}: agrees with {', '.join(above)}")
         if each["verdict"] == "inconclusive" and not each["right"]:

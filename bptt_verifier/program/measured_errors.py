@@ -23,6 +23,7 @@ RULES = frozenset(
     "concatenate stack split select_n convert_element_type integer_pow dot_general"
     " reduce_sum reduce_max reduce_min".split()
 ) | {*UNARY, *BINARY, *MOVES, *TESTS}
+AMPLIFIED = AMPLIFY * 2.0**-53  # the size of the errors that stand for those of float64
 PAIRS = 2  # such samples, each with the random numbers of another
 
 
@@ -37,7 +38,7 @@ class Samples(NamedTuple):
 def plan_samples(roundoffs: Sequence[float]) -> tuple[Samples, RoundingErrors]:
     """Plan the samples that imitate the coarsest roundoff; errors below float64's are amplified."""
     unit = max(roundoffs)
-    size = max(unit, AMPLIFY * 2.0**-53)
+    size = max(unit, AMPLIFIED)
     # Only what is scaled down again has to be in proportion.
     pairs = PAIRS if size > min(roundoffs) else 0
     sizes = [size] * SAMPLES + [size / PROPORTION] * pairs
@@ -108,7 +109,7 @@ def gradient_and_noise(
     others as well, where the response to them is in proportion everywhere.
     """
     alone = partial(measure, program, params, reference=reference, seed=seed)
-    if len(roundoffs) > 1 and not is_float64(program):  # which rounds in formats of its own
+    if not is_float64(program):  # it rounds in formats of its own
         return [found for unit in roundoffs for found in alone([unit])]
     return [
         found if are_finite(found) or unit == max(roundoffs) else alone([unit])[0]
@@ -128,7 +129,7 @@ def leaves_out_errors(program: Program, values: Sequence[Any], size: float) -> b
         for slot in list_terms(program, operation, values):
             total = np.abs(values[operation.outputs[0]][-1])
             most = np.abs(values[slot][-1]) / DIGITS
-            if ((size * total > most) & (AMPLIFY * 2.0**-53 * total <= most) & (most > 0)).any():
+            if ((size * total > most) & (AMPLIFIED * total <= most)).any():
                 return True
     return False
 

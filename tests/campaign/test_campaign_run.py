@@ -30,7 +30,7 @@ RIGHT = {"right": True, "what": "hand", "verdict": "agrees", "names": [], "secon
 ACCUSED = RIGHT | {"verdict": "disagrees", "names": ["clipped"]}
 SEEN = RIGHT | {"right": False, "verdict": "disagrees", "names": ["unknown"], "seconds": 3.0}
 UNSEEN = RIGHT | {"right": False, "in_cases": 0.0, "elsewhere": 7.0}
-SMALL = RIGHT | {"right": False, "in_cases": 0.5, "elsewhere": 0.9}
+SMALL = RIGHT | {"right": False, "in_cases": 1 + 2.0**-50, "elsewhere": 0.9}
 
 
 def test_a_run_goes_on_where_an_earlier_one_was_stopped(tmp_path: Path) -> None:

@@ -11,11 +11,19 @@ import pytest
 from jax import lax
 
 from bptt_verifier.program import measured_errors
-from bptt_verifier.program.measured_errors import Samples, allow, gradient_and_noise, plan_samples
+from bptt_verifier.program.measured_errors import (
+    Samples,
+    add_exact_sample,
+    allow,
+    are_finite,
+    gradient_and_noise,
+    leaves_out_errors,
+    plan_samples,
+)
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
 from bptt_verifier.program.shifts import find_shifts, stop_at_shift
-from bptt_verifier.program.trace import trace
+from bptt_verifier.program.trace import forward, trace
 
 FLOAT64, FLOAT32, TINY = 2.0**-53, 2.0**-24, float(np.finfo(float).tiny)
 
@@ -335,8 +343,11 @@ def test_an_entry_out_of_proportion_by_more_than_half_may_have_any_error() -> No
     ("value", "rounding"), [(1.0, 2.0**-49), (4.0, 2.0**-47), (0.0, 16 * TINY)]
 )
 def test_samples_may_round_without_being_out_of_proportion(value: float, rounding: float) -> None:
-    assert np.isfinite(allow_with([value], [0.0], (rounding, 0.0))).all()
-    assert np.isinf(allow_with([value], [0.0], (2 * rounding, 0.0))).all()
+    """They round in units of the largest entry."""
+    for values in ([value], [0.0, value]):
+        none = [0.0] * len(values)
+        assert np.isfinite(allow_with(values, none, (rounding, 0.0))).all()
+        assert np.isinf(allow_with(values, none, (2 * rounding, 0.0)))[0]
 
 
 def measure_both(
@@ -384,7 +395,51 @@ def kinked(p: Any, xp: Any) -> Any:
 
 def saturated(p: Any, xp: Any) -> Any:
     """A sum with a constant of which errors of float32 are larger than the other term."""
-    return xp.sum(1.0 / (1.0 + xp.exp(-p["a"] * 36.0)))
+    e = xp.exp(-40.0 * p["a"])
+    return xp.sum((1.0 + e) * 1e-3 + xp.sqrt(e))
+
+
+@pytest.mark.parametrize(
+    ("terms", "unlike"),
+    [
+        ([2.0**-21, 1.0], False),  # an eighth of it is the error of float32
+        ([2.0**-22, 1.0], True),
+        ([2.0**-40, 1.0], True),
+        ([2.0**-41, 1.0], False),  # nor are float64's errors added
+        ([0.0, -1.0], False),  # and none to a zero, whatever the sum is
+    ],
+)
+def test_errors_are_left_out_of_terms_that_they_leave_no_digits(
+    terms: list[float], unlike: bool
+) -> None:
+    a, constant = np.array(terms), 1.0 - terms[0]  # the first sum is 1
+    with use_float64():
+        program = trace(lambda p, xp: xp.sum(xp.sqrt(constant + p["a"])), {"a": a})
+        values = forward(program, {"a": a})
+        assert leaves_out_errors(program, values, FLOAT32) is unlike
+        without = trace(lambda p, xp: xp.sum(p["a"] + p["a"]), {"a": a})
+        assert leaves_out_errors(without, forward(without, {"a": a}), FLOAT32) is False
+        # The last sample is the exact one.
+        rows = [np.concatenate([0.0 * v + 7.0, v]) if v is not None else v for v in values]
+        assert leaves_out_errors(program, rows, FLOAT32) is unlike
+
+
+def test_errors_are_finite_if_all_are() -> None:
+    ones, one_infinite = np.ones(2), np.array([1.0, np.inf])
+    assert are_finite((1.0, {"a": ones, "b": ones}))
+    for of_loss, a, b in [
+        (np.inf, ones, ones), (1.0, one_infinite, ones), (1.0, ones, one_infinite),
+        (1.0, np.full(2, np.inf), ones),
+    ]:  # fmt: skip
+        assert not are_finite((of_loss, {"a": a, "b": b}))
+
+
+def test_the_last_of_the_samples_has_no_errors_and_gives_their_magnitudes() -> None:
+    _, errors = plan_samples([FLOAT64])
+    exact = add_exact_sample(errors)
+    assert exact.exact
+    assert exact.sizes is not None
+    assert exact.sizes.tolist() == [2.0**-43] * 8 + [2.0**-46] * 2 + [0.0]
 
 
 def in_another_format(p: Any, xp: Any) -> Any:

@@ -94,6 +94,13 @@ def test_a_number_that_underflows_is_lost_in_the_samples_and_a_zero_and_a_large_
     np.testing.assert_allclose(lost, [0.0, tiny / 8, tiny, 0.0], rtol=0.1)
 
 
+def test_what_underflows_is_lost_beside_the_error_of_rounding() -> None:
+    tiny, unit = 2.0**-126, 2.0**-24
+    errors = round_in(np.full(200, unit), draws=range(200))
+    found = errors.add(np.full((1, 1), tiny / 8), np.full((1, 1), tiny / 8 / unit))
+    assert np.abs(found - tiny / 8).max() == pytest.approx(tiny / 4, rel=0.1)
+
+
 def test_both_parts_of_a_complex_number_err_and_an_integer_does_not() -> None:
     z = np.full((1, 300), 3 + 4j)
     moved = (round_in().add(z, np.abs(z)) - z) / (5 * SIZES[:, None])
@@ -188,7 +195,7 @@ def test_no_pending_error_is_lost_beside_larger_ones() -> None:
     assert (together.magnitude >= [tiny, 1.4]).all()
 
 
-def test_the_random_numbers_are_even_multiples_of_their_resolution() -> None:
+def test_the_random_numbers_are_spread_evenly() -> None:
     numbers = round_in().draw_signed((10001,))
     assert numbers.shape == (2, 10001)
     assert abs(numbers).max() <= 1 / RESOLUTION
