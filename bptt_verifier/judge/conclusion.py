@@ -15,6 +15,7 @@ from bptt_verifier.judge.undecided import (
     accept_small_errors,
     accept_zeros,
     count_cases,
+    describe_allowed_zeros,
     explain_untestable,
 )
 from bptt_verifier.mistakes.effort import limit_effort
@@ -190,6 +191,7 @@ def conclude(
     """
     parameters = summarise_parameters(list_comparisons([*compared, *probes]))
     parameters = accept_zeros(parameters, subject.zeros)
+    notes = (*notes, *describe_allowed_zeros([*compared, *probes], subject.zeros))
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]

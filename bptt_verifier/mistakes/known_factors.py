@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
-from bptt_verifier.mistakes.single_gradients import Factor
+from bptt_verifier.mistakes.single_gradients import Factor, write_factor
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure
@@ -21,7 +21,7 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
         return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
 
     said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
-    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
+    said = f"{said} is multiplied by {write_factor(by, 6)}, where its factor is 1"
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}
     )

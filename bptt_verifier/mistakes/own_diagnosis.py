@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
+from bptt_verifier.mistakes.zero_gradients import describe_zeros
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.paths import leave_out_reshapes, prune
@@ -52,8 +53,10 @@ def diagnose(
     if not found:
         return describe_unknown(known, evidence)
     first, *others = map(known.add_line, found)
-    parts = describe_parts(known.structure, evidence, try_mistakes(known, evidence, ()).wrong)
-    said = " ".join(filter(None, [first.explanation, parts]))
+    wrong = try_mistakes(known, evidence, ()).wrong
+    parts = describe_parts(known.structure, evidence, wrong)
+    zeros = describe_zeros(known.structure, evidence, wrong)
+    said = " ".join(filter(None, [first.explanation, parts, zeros]))
     return first._replace(explanation=said), *others
 
 
@@ -169,7 +172,8 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         said += f"; {count} of the mistakes cannot be computed in this model, the first for {what}"
     part = find_partial_explanation(known, evidence, wrong)
     parts = describe_parts(known.structure, evidence, wrong)
-    places = [*filter(None, [part, parts]), *list_places(known.structure, evidence, wrong)]
+    zeros = describe_zeros(known.structure, evidence, wrong)
+    places = [*filter(None, [zeros, part, parts]), *list_places(known.structure, evidence, wrong)]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
 
