@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.called_results import (
 )
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
-from bptt_verifier.mistakes.first_wrong_values import trace_wrong_values
+from bptt_verifier.mistakes.first_wrong_values import is_same, trace_wrong_values
 from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
 from bptt_verifier.mistakes.guessed_lines import (
     Guess,
@@ -501,7 +501,10 @@ class OwnHypotheses:
         if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
             return mistake
         submitted = self.evidence[0].submitted.get(names[0])
-        guess = submitted is not None and guess_gradient_line(submitted, names[0], self.recorded)
+        others = [v for n, v in self.evidence[0].submitted.items() if n != names[0]]
+        if submitted is None or any(is_same(submitted, other) for other in others):
+            return mistake  # what computes these numbers may compute the other gradient
+        guess = guess_gradient_line(submitted, names[0], self.recorded)
         if not guess:
             return mistake
         details = mistake.details | {"backward_guess": guess.details}
