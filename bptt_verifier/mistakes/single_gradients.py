@@ -168,7 +168,7 @@ def list_scalings(
         said = say_factor(words)
         details = {"factor": words, "value": number}
         return make_finding(
-            "constant-factor", said, details, name, lambda n, b: value(b) * b.gradient(n)
+            "constant-factor", said, details, name, lambda n, b: multiply(value(b), n, b)
         )
 
     for words, value in factors:
@@ -344,7 +344,8 @@ def shows_limit(limit: float, name: str, evidence: Sequence[Evidence]) -> bool:
 
 def multiply(by: float, name: str, back: Any) -> Array:
     """Multiply a gradient."""
-    return np.asarray(by * back.gradient(name))
+    with np.errstate(over="ignore"):
+        return np.asarray(by * back.gradient(name))
 
 
 def clip(limit: float, name: str, back: Any) -> Array:
