@@ -173,9 +173,41 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
     part = find_partial_explanation(known, evidence, wrong)
     parts = describe_parts(known.structure, evidence, wrong)
     zeros = describe_zeros(known.structure, evidence, wrong)
-    places = [*filter(None, [zeros, part, parts]), *list_places(known.structure, evidence, wrong)]
+    added = describe_added_constants(evidence, wrong)
+    places = [
+        *filter(None, [zeros, added, part, parts]),
+        *list_places(known.structure, evidence, wrong),
+    ]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
+
+
+def describe_added_constants(evidence: Sequence[Evidence], wrong: Sequence[str]) -> str:
+    """Describe the gradients that differ from the true ones by the same numbers in every case.
+
+    So does one that is added to a buffer which is never filled with zeros. Empty where none does.
+    """
+    found = list[str]()
+    for name in wrong:
+        cases = [case for case in evidence if name in case.wanted]
+        off = [case.wanted[name].submitted - case.reference[name] for case in cases]
+        with np.errstate(all="ignore"):
+            alike = (
+                np.abs(each - off[0])
+                <= 2 * case.wanted[name].allowed + find_unit(float) * 8 * np.abs(off[0])
+                for each, case in zip(off, cases, strict=True)
+            )
+            telling = len({case.reference[name].tobytes() for case in cases}) > 1
+            finite = all(np.isfinite(each).all() for each in off)
+            if telling and finite and all(each.all() for each in alike):
+                found.append(name)
+    if not found:
+        return ""
+    verb = "differs" if len(found) == 1 else "differ"
+    return (
+        f"Your {join_symbols(found)} {verb} from the true one by the same numbers in every case,"
+        " as where a buffer that gradients are added to is not zero before."
+    )
 
 
 def find_partial_explanation(
