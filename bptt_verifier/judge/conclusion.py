@@ -15,6 +15,7 @@ from bptt_verifier.judge.undecided import (
     accept_small_errors,
     accept_zeros,
     count_cases,
+    describe_allowed_zeros,
     explain_untestable,
 )
 from bptt_verifier.mistakes.effort import limit_effort
@@ -76,8 +77,12 @@ def describe_precision(
     settled: Sequence[Compared],
     precision: Any,
     overflows: Sequence[Breach],
+    given: Any = None,
 ) -> Iterator[str]:
-    """Describe the formats that results are judged in, overflows and errors that are rounding."""
+    """Describe the formats that results are judged in, overflows and errors that are rounding.
+
+    The finest format of the parameters `given` may be coarser than that of the judge's own cases.
+    """
     coarser: dict[str, dict[str, None]] = {}
     for found in compared:
         finest = find_coarsest_dtype(*found.case.arguments.values())
@@ -87,6 +92,12 @@ def describe_precision(
                 coarser.setdefault(str(returned), {})[name] = None
     for dtype, returned_in in coarser.items():
         which = ", ".join(returned_in)
+        if given is not None and np.finfo(given).eps >= np.finfo(dtype).eps:
+            yield (
+                f"You return {dtype} for {which}, as the parameters given are: judged in {dtype}, "
+                "also where the judge draws finer ones."
+            )
+            continue
         yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
     if precision is not None:
         dtype = np.dtype(precision)
@@ -190,6 +201,7 @@ def conclude(
     """
     parameters = summarise_parameters(list_comparisons([*compared, *probes]))
     parameters = accept_zeros(parameters, subject.zeros)
+    notes = (*notes, *describe_allowed_zeros([*compared, *probes], subject.zeros))
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
@@ -220,7 +232,8 @@ def conclude(
         note = "No probe was precise enough to check a single step."
         return report._replace(notes=(*report.notes, note))
     if subject.doubt is not None:
-        return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*report.notes, subject.doubt))
+        every = dict.fromkeys((*report.notes, subject.doubt))
+        return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*every,))
     return report
 
 

@@ -305,7 +305,8 @@ class SubjectJudgement(Judgement):
         changed, remarks = find_dependence(self.submission, settled, again)
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
-        formats = describe_precision(compared, settled, self.precision, self.overflows)
+        given = self.subject.format_given
+        formats = describe_precision(compared, settled, self.precision, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
         # Where a coarser format hides mistakes, the cases are counted in that one alone.
         stated = [n for n in self.subject.notes if not (hidden and n.endswith(COUNTED))]

@@ -3,7 +3,7 @@
 docs/derivation.md, sections 9 and 10.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 
 import numpy as np
 
@@ -74,13 +74,32 @@ def state_excused_resolutions(
 def accept_zeros(
     parameters: dict[str, ParameterResult], zeros: Collection[str]
 ) -> dict[str, ParameterResult]:
-    """Let gradients agree that are zero to rounding, as they are at any point."""
-    return {
-        name: result._replace(verdict=Verdict.AGREES)
-        if name in zeros and result.verdict is Verdict.INCONCLUSIVE
-        else result
-        for name, result in parameters.items()
+    """Let gradients agree that are zero to rounding, as they are at any point.
+
+    No error is relative to them, so that they have no resolution.
+    """
+    accepted = {
+        name: parameters[name]._replace(resolution=np.inf) for name in parameters if name in zeros
     }
+    for name, result in accepted.items():
+        if result.verdict is Verdict.INCONCLUSIVE:
+            accepted[name] = result._replace(verdict=Verdict.AGREES)
+    return parameters | accepted
+
+
+def describe_allowed_zeros(compared: Sequence[Compared], zeros: Set[str]) -> Iterator[str]:
+    """Describe which entries pass as zero of the gradients that are zero in every case."""
+    least = dict[str, float]()
+    for found in compared:
+        for name in zeros & found.allowed.keys():
+            most = float(np.max(found.allowed[name], initial=0.0))
+            least[name] = min(least.get(name, np.inf), most)
+    stated = [n for n in sorted(least) if least[n] > np.finfo(np.float32).tiny]
+    listed = [f"{least[n]:.2g} of {find_symbol(n)}" for n in stated]
+    if listed:
+        *others, last = listed
+        said = f"{', '.join(others)} and {last}" if others else last
+        yield f"Entries up to {said} pass as zero, in the most sensitive case."
 
 
 def accept_small_errors(

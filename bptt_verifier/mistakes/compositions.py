@@ -99,8 +99,7 @@ def list_common_first(
     for words, value in factors:
 
         def scale(name: str, back: Any, value: Callable[[Any], float] = value) -> Array:
-            found: Array = value(back) * back.gradient(name)
-            return found
+            return multiply(value(back), name, back)
 
         said = say_factor(words)
         yield make_finding("constant-factor", said, {"factor": words}, names[0], scale)

@@ -79,6 +79,24 @@ class Evidence(NamedTuple):
         """The gradients of the submission."""
         return {name: wanted.submitted for name, wanted in self.wanted.items()}
 
+    def is_zero(self, name: str, found: Array) -> bool:
+        """Tell whether a gradient is zero to rounding: a multiple of it says nothing."""
+        with np.errstate(all="ignore"):
+            limits = SLACK * np.ravel(self.wanted[name].allowed)
+            return bool((np.abs(np.ravel(found)) <= limits).all())
+
+    def find_size(self, name: str) -> float:
+        """Find the largest entry of the true gradient, in units of which errors are compared.
+
+        Of a gradient that is zero to rounding, it is the size that its terms have before they
+        cancel, as their rounding tells.
+        """
+        wanted, true = self.wanted[name], self.reference[name]
+        size = float(np.max(np.abs(true), initial=0.0))
+        if self.is_zero(name, true):
+            size = float(np.max(wanted.allowed, initial=0.0)) / (wanted.relative or 1.0)
+        return size if 0 < size < np.inf else 1.0
+
     def explains(self, name: str, found: Array) -> bool:
         """Tell whether a hypothesis' gradient is the submission's, entry by entry."""
         wanted = self.wanted[name]
@@ -95,14 +113,15 @@ def make_evidence(
     """Make evidence of a witness and the forward pass at its point.
 
     Rounding errors grow with the largest entry along an axis of each gradient, or of the whole
-    gradient where `axes` has None; each of the `steps` of a sweep rounds.
+    gradient where `axes` has None; each of the `steps` of a sweep rounds. Entries that are zero to
+    rounding tell nothing of how the errors grow.
     """
     _, submitted, reference, allowed, _ = witness
     wanted = {}
     for name, found in submitted.items():
         size = np.abs(reference[name])
-        nonzero = size > 0
-        relative = float(np.median(allowed[name][nonzero] / size[nonzero])) if nonzero.any() else 0
+        telling = size > allowed[name]
+        relative = float(np.median(allowed[name][telling] / size[telling])) if telling.any() else 0
         relative = max(relative, 2 * steps * float(np.finfo(found.dtype).eps))
         axis = axes[name] if found.ndim else None
         wanted[name] = Wanted(found.astype(np.float64), allowed[name], relative, axis)

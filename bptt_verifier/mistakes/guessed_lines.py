@@ -96,6 +96,15 @@ def guess_line(
     """
     if divides_elsewhere(changes, recorded):
         return None
+    if traces.first and traces.wrong.isdisjoint(traces.first):
+        number = find_maker(recorded, traces.first[0])
+        if is_used(recorded, number):
+            # The value is right of something else, and is kept as it is in another's place.
+            back = sweep_back(known.program, values, [changes])
+            value, leaves = recorded[number].value, known.program.leaves.items()
+            names = [n for n, s in leaves if is_same(value, back[s][0])]
+            stored = find_stored(recorded[number].place, names[0]) if names else None
+            return Guess((stored,), f"∂L/∂{names[0]}") if stored else None
     lines = [set(list_suspects(recorded, traces, [k])) for k in traces.first]
     common = set[tuple[str, int]].intersection(*lines) if lines else set[tuple[str, int]]()
     if not 0 < len(common) <= LINES:
@@ -125,6 +134,86 @@ def guess_line(
     if summed and is_returned_to_loop(first, places):
         return None
     return Guess(places, f"∂L/∂{names[0]}" if names else "a gradient that is wrong")
+
+
+def find_maker(recorded: Sequence[Recorded], number: int) -> int:
+    """Find the operation that makes the numbers which another one only moves, as an outer product.
+
+    It moves a vector into a column.
+    """
+    made = {slot: k for k, each in enumerate(recorded) for slot in each.operation.outputs}
+    while True:
+        each = recorded[number]
+        pairs = zip(each.operation.inputs, each.given, strict=True)
+        sources = [made[s] for s, given in pairs if s in made and is_same(given, each.value)]
+        if not sources or sources[0] >= number:
+            return number
+        number = sources[0]
+
+
+def is_used(recorded: Sequence[Recorded], number: int) -> bool:
+    """Tell whether other operations read the result of an operation."""
+    results = {*recorded[number].operation.outputs}
+    return any(not results.isdisjoint(each.operation.inputs) for each in recorded[number + 1 :])
+
+
+def find_stored(place: Place | None, name: str) -> Place | None:
+    """Find the assignment that keeps the variable of an expression, as it is, as a gradient.
+
+    None where there is none in the function, or where several may be the one of this name.
+    """
+    variable = find_target_in_line(place) if place is not None else ""
+    if place is None or not variable:
+        return None
+    try:
+        tree = ast.parse("".join(place.lines))
+    except (SyntaxError, ValueError):
+        return None
+    functions = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.FunctionDef) and n.lineno <= place.line <= (n.end_lineno or n.lineno)
+    ]
+    inside: ast.AST = max(functions, key=lambda n: n.lineno, default=tree)
+    found = [
+        node
+        for node in ast.walk(inside)
+        if isinstance(node, ast.Assign) and is_copy(node.value, variable)
+    ]
+    word = ([each for each in re.findall(r"\w+", name) if not each.isdigit()] or [name])[-1]
+    named = [n for n in found if any(word in ast.unparse(target) for target in n.targets)]
+    if len(named or found) != 1:
+        return None
+    ((node,),) = (named or found,)
+    ends = node.end_col_offset if node.end_lineno == node.lineno else 0
+    return Place(place.file, node.lineno, node.col_offset, ends or 0)
+
+
+def find_target_in_line(place: Place) -> str:
+    """Find the variable that one of the statements of a line assigns an expression to."""
+    try:
+        body = ast.parse(place.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    for statement in body:
+        match statement:
+            case ast.Assign([ast.Name(variable)], value) if (
+                ast.get_source_segment(place.text, value) == place.expression
+            ):
+                return variable
+    return ""
+
+
+def is_copy(value: ast.expr, variable: str) -> bool:
+    """Tell whether an expression is a variable, or a copy of it."""
+    match value:
+        case ast.Name(found):
+            return found == variable
+        case ast.Call(ast.Attribute(ast.Name(found), "copy"), []):
+            return found == variable
+        case ast.Call(ast.Attribute(ast.Name(), "array" | "copy" | "asarray"), [ast.Name(found)]):
+            return found == variable
+    return False
 
 
 def divides_elsewhere(changes: Changes, recorded: Sequence[Recorded]) -> bool:
@@ -254,16 +343,22 @@ def find_assignment(place: Place, name: str, entry: str = "") -> Place | None:
 def guess_gradient_line(submitted: Array, name: str, recorded: Sequence[Recorded]) -> Guess | None:
     """Guess the expression that computes a gradient which is wrong after the backward pass."""
     places = [*list_places(submitted, recorded)] if is_telling(submitted, True) else []
-    return Guess((places[-1],), f"∂L/∂{name}") if places else None
+    if not places:
+        return None
+    number, place = places[-1]
+    if is_used(recorded, number):  # as it is, it may be the gradient of something else
+        stored = find_stored(recorded[number].place, name)
+        place = stored or place
+    return Guess((place,), f"∂L/∂{name}")
 
 
-def list_places(wanted: Array, recorded: Sequence[Recorded]) -> Iterator[Place]:
-    """List the places of the expressions whose value is an array that none of its operands is."""
-    for each in recorded:
+def list_places(wanted: Array, recorded: Sequence[Recorded]) -> Iterator[tuple[int, Place]]:
+    """List the expressions whose value is an array that none of its operands is, and where."""
+    for number, each in enumerate(recorded):
         if is_same(each.value, wanted) and not any(is_same(given, wanted) for given in each.given):
             place = find_place(each, recorded)
             if place is not None and place.end_column:
-                yield place
+                yield number, place
 
 
 def is_telling(found: Array, of_parameter: bool) -> bool:

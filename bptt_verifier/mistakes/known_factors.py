@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
-from bptt_verifier.mistakes.single_gradients import Factor
+from bptt_verifier.mistakes.single_gradients import Factor, write_factor
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure
@@ -21,7 +21,7 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
         return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
 
     said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
-    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
+    said = f"{said} is multiplied by {write_factor(by, 6)}, where its factor is 1"
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}
     )
@@ -54,8 +54,25 @@ def is_also_another_size(known: Structure, shapes: Sequence[tuple[int, ...]]) ->
     )
 
 
+def read_constant(known: Structure, number: int) -> float:
+    """Read the one number that an operation multiplies by, or divides by; 0 for another."""
+    operation, constants = known.program.operations[number], known.program.constants
+    if operation.name not in {"mul", "div"}:
+        return 0.0
+    for k, slot in enumerate(operation.inputs):
+        if slot in constants and constants[slot].size == 1:
+            value = float(np.real(constants[slot]).ravel()[0])
+            if operation.name == "mul":
+                return value
+            return 1 / value if k == 1 and value else 0.0
+    return 0.0
+
+
 def list_factors(known: Structure) -> list[Factor]:
-    """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
+    """List the factors that are often wrong: sizes in the loss, their inverses and doubles.
+
+    A number that the loss multiplies by, or divides by, may be missing.
+    """
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
     shapes = [equation.shapes[0] for equation in known.program.operations]
     for shape in (*shapes, *(value.shape for value in known.program.constants.values())):
@@ -69,8 +86,16 @@ def list_factors(known: Structure) -> list[Factor]:
         if size > 2:
             found.setdefault(float(size), f"{size}, {words},")
             found.setdefault(1 / size, f"1/{size}, one over {words},")
+    for size, words in sizes.items():  # 2/6 is 1/3, where the loss has a size of 3
+        if size > 2:
             found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
             found.setdefault(2 / size, f"2/{size}, two over {words},")
+    for number in range(len(known.program.operations)):
+        constant = read_constant(known, number)
+        for value in (constant, 2 * constant) if constant else ():  # 2 c of c x²
+            said = f"{value:.6g}, a factor that your forward pass gives,"
+            found.setdefault(value, said)
+            found.setdefault(1 / value, f"1/{value:.6g}, one over{said.partition(',')[2]}")
     found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
 
     def factor(words: str, number: float) -> Factor:

@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
+from bptt_verifier.mistakes.zero_gradients import describe_zeros
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.paths import leave_out_reshapes, prune
@@ -52,8 +53,10 @@ def diagnose(
     if not found:
         return describe_unknown(known, evidence)
     first, *others = map(known.add_line, found)
-    parts = describe_parts(known.structure, evidence, try_mistakes(known, evidence, ()).wrong)
-    said = " ".join(filter(None, [first.explanation, parts]))
+    wrong = try_mistakes(known, evidence, ()).wrong
+    parts = describe_parts(known.structure, evidence, wrong)
+    zeros = describe_zeros(known.structure, evidence, wrong)
+    said = " ".join(filter(None, [first.explanation, parts, zeros]))
     return first._replace(explanation=said), *others
 
 
@@ -169,9 +172,42 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         said += f"; {count} of the mistakes cannot be computed in this model, the first for {what}"
     part = find_partial_explanation(known, evidence, wrong)
     parts = describe_parts(known.structure, evidence, wrong)
-    places = [*filter(None, [part, parts]), *list_places(known.structure, evidence, wrong)]
+    zeros = describe_zeros(known.structure, evidence, wrong)
+    added = describe_added_constants(evidence, wrong)
+    places = [
+        *filter(None, [zeros, added, part, parts]),
+        *list_places(known.structure, evidence, wrong),
+    ]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
+
+
+def describe_added_constants(evidence: Sequence[Evidence], wrong: Sequence[str]) -> str:
+    """Describe the gradients that differ from the true ones by the same numbers in every case.
+
+    So does one that is added to a buffer which is never filled with zeros. Empty where none does.
+    """
+    found = list[str]()
+    for name in wrong:
+        cases = [case for case in evidence if name in case.wanted]
+        off = [case.wanted[name].submitted - case.reference[name] for case in cases]
+        with np.errstate(all="ignore"):
+            alike = (
+                np.abs(each - off[0])
+                <= 2 * case.wanted[name].allowed + find_unit(float) * 8 * np.abs(off[0])
+                for each, case in zip(off, cases, strict=True)
+            )
+            telling = len({case.reference[name].tobytes() for case in cases}) > 1
+            finite = all(np.isfinite(each).all() for each in off)
+            if telling and finite and all(each.all() for each in alike):
+                found.append(name)
+    if not found:
+        return ""
+    verb = "differs" if len(found) == 1 else "differ"
+    return (
+        f"Your {join_symbols(found)} {verb} from the true one by the same numbers in every case,"
+        " as where a buffer that gradients are added to is not zero before."
+    )
 
 
 def find_partial_explanation(

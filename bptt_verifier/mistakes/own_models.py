@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.called_results import (
 )
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
-from bptt_verifier.mistakes.first_wrong_values import trace_wrong_values
+from bptt_verifier.mistakes.first_wrong_values import is_same, trace_wrong_values
 from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
 from bptt_verifier.mistakes.guessed_lines import (
     Guess,
@@ -38,6 +38,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 )
 from bptt_verifier.mistakes.other_names import (
     add_names,
+    find_factor,
     leave_out_coincidences,
     put_place_first,
     select_statements,
@@ -223,9 +224,32 @@ class OwnHypotheses:
                 if each and joined.shape[1] * len(self.effects) <= STORED_NUMBERS:
                     self.swept[each[0]] = back
         explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+        if self.wrong_zeros:
+            scaling = [self.is_scaling(case, each) for each in made]
+            pairs = zip(explained, scaling, strict=True)
+            explained = [names - self.wrong_zeros if scales else names for names, scales in pairs]
         if case is self.evidence[0]:
             self.matches += [Match(m[0], e) for m, e in zip(made, explained, strict=True) if m]
         return explained
+
+    @cached_property
+    def wrong_zeros(self) -> frozenset[str]:
+        """The wrong gradients, if all of them are zero to rounding in the first case.
+
+        A factor explains none of them: where one of two paths that cancel has it, the rest is a
+        multiple of either path.
+        """
+        case = self.evidence[0]
+        wrong = {n for n in case.wanted if not case.explains(n, case.reference[n])}
+        zero = all(case.is_zero(n, case.reference[n]) for n in wrong)
+        return frozenset(wrong if zero else ())
+
+    def is_scaling(self, case: Evidence, made: tuple[OperationMistake, ...]) -> bool:
+        """Tell whether mistakes do no more than multiply what is passed back by a number."""
+        if not made or any(each.whole for each in made):
+            return False
+        changes = attempt(self.changes, case, made)
+        return not isinstance(changes, Failure) and find_factor(changes) not in (None, 0.0)
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
         """Join the gradients of each row to a vector, each in units of its largest true entry."""
@@ -233,9 +257,8 @@ class OwnHypotheses:
         ends = np.cumsum([0, *(part.shape[1] for part in parts.values())])
         joined = np.empty((len(next(iter(parts.values()))), ends[-1]), np.float32)
         for (n, part), (start, end) in zip(parts.items(), pairwise(ends.tolist()), strict=True):
-            size = max(np.max(np.abs(case.reference[n])), 1e-300)
             with np.errstate(all="ignore"):
-                np.divide(part, size, out=joined[:, start:end], casting="same_kind")
+                np.divide(part, case.find_size(n), out=joined[:, start:end], casting="same_kind")
         return joined
 
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
@@ -259,7 +282,8 @@ class OwnHypotheses:
             if made in self.swept:  # the effects are kept in float32
                 exact = self.join_exactly(case, self.swept[made].values)[fitting]
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
-            found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
+            factors = dict.fromkeys([shorten(1 - share), 1 - share])
+            found += [scale_path(made, by) for by in factors if by != 1]
         every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
         sizes = [each.value(None) for each in self.factors if self.structure.carried]
         found += [scale_path(cut, by) for cut in every for by in sizes]
@@ -282,10 +306,7 @@ class OwnHypotheses:
 
         In float64, other than `scale`.
         """
-        parts = [
-            np.ravel(found[n] - case.reference[n]) / max(np.max(np.abs(case.reference[n])), 1e-300)
-            for n in case.wanted
-        ]
+        parts = [np.ravel(found[n] - case.reference[n]) / case.find_size(n) for n in case.wanted]
         return np.concatenate(parts)
 
     @cached_property
@@ -480,7 +501,10 @@ class OwnHypotheses:
         if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
             return mistake
         submitted = self.evidence[0].submitted.get(names[0])
-        guess = submitted is not None and guess_gradient_line(submitted, names[0], self.recorded)
+        others = [v for n, v in self.evidence[0].submitted.items() if n != names[0]]
+        if submitted is None or any(is_same(submitted, other) for other in others):
+            return mistake  # what computes these numbers may compute the other gradient
+        guess = guess_gradient_line(submitted, names[0], self.recorded)
         if not guess:
             return mistake
         details = mistake.details | {"backward_guess": guess.details}

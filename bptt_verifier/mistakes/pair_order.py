@@ -63,12 +63,13 @@ def measure_error(
     squared = np.zeros(len(effects))
     for part in parts:
         e, f = error[part].astype(np.float64), effects[:, part].astype(np.float64)
-        size = float(e @ e) or 1.0
-        one = np.sum(f**2, axis=1) - 2 * f @ e + float(e @ e)
-        two = one[:, None] + one[None, :] - float(e @ e) + 2 * f @ f.T
-        squared += one
-        alone += np.log(np.maximum(one, 0) / size + SMALLEST) / len(parts)
-        together += np.log(np.maximum(two, 0) / size + SMALLEST) / len(parts)
+        with np.errstate(all="ignore"):  # an error of 1e300 is infinite here
+            size = float(e @ e) or 1.0
+            one = np.sum(f**2, axis=1) - 2 * f @ e + float(e @ e)
+            two = one[:, None] + one[None, :] - float(e @ e) + 2 * f @ f.T
+            squared += one
+            alone += np.log(np.maximum(one, 0) / size + SMALLEST) / len(parts)
+            together += np.log(np.maximum(two, 0) / size + SMALLEST) / len(parts)
     return alone, squared, together
 
 

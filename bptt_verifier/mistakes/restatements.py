@@ -12,9 +12,10 @@ from typing import Any
 
 from bptt_verifier.mistakes.called_results import have_one_effect
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.expressions import name_operand
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression
 from bptt_verifier.mistakes.families import join
 from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.known_factors import read_constant
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -27,6 +28,9 @@ from bptt_verifier.program.backward import Change, is_scale
 from bptt_verifier.program.structure import Structure, find_recurrent
 
 # Names of mistakes that take the value of another step, or nothing where there is none.
+SCALED = frozenset(["path-counted-twice", "constant-factor"])
+TAIL = 12  # operations between a path and the loss, at most, whose factors may be meant
+EQUAL = 1e-9  # relative distance of two factors that are one
 OTHER_VALUES = frozenset(["input-off-by-one", "hidden-state-off-by-one", "wrong-operand"])
 
 
@@ -44,6 +48,8 @@ def restate(known: Any, evidence: Sequence[Evidence], made: OperationMistake) ->
     changes = made.changes(evidence[0].forward)
     if not changes:
         return made
+    if made.name in SCALED and not made.places:
+        made = state_missing_factor(known.structure, made, changes)
     if all(is_scale(change) for change in changes.values()):
         if made.name in OTHER_VALUES and all(change.after == 0 for change in changes.values()):
             return state_cut(known.structure, made, changes)  # the other value is never there
@@ -57,6 +63,42 @@ def restate(known: Any, evidence: Sequence[Evidence], made: OperationMistake) ->
     if have_one_effect(known, evidence, right, cut):
         return made  # nothing is to be passed back there
     return state_cut(known.structure, made, changes)
+
+
+def state_missing_factor(
+    known: Structure, made: OperationMistake, changes: Changes
+) -> OperationMistake:
+    """State a factor on a path near the loss as one of the loss's own that is missing.
+
+    A loss of 0.25 e² has a factor of 0.5 in the gradient of e.
+    """
+    factors = {change.after if is_scale(change) else 0.0 for change in changes.values()}
+    by = factors.pop() if len(factors) == 1 else 0.0
+    if not isinstance(by, float) or by in (0.0, 1.0, -1.0) or len(changes) != 1:
+        return made
+    ((number, operand),) = changes
+    after = list_later(known, number)
+    for later in after if 0 < len(after) <= TAIL else ():
+        constant = read_constant(known, later)
+        where = quote_expression(known, later)
+        for value, of in ((constant, f"of {where}"), (2 * constant, f"of {where} in a square")):
+            if value not in (0.0, 1.0) and abs(by * value - 1) <= EQUAL:
+                path = f"the gradient passed on to {name_operand(known, number, operand)}"
+                said = f"{path} lacks the factor {value:.6g} {of}, or has a factor {by:.6g}"
+                details = {**made.details, "factor": by}
+                return made._replace(name="factor-missing", alteration=said, details=details)
+    return made
+
+
+def list_later(known: Structure, number: int) -> list[int]:
+    """List the operations that read the result of one, or what follows from it."""
+    found, border = set[int](), [number]
+    while border and len(found) <= TAIL:
+        for slot in known.program.operations[border.pop()].outputs:
+            readers = {user for user, _ in known.users.get(slot, ())} - found
+            found |= readers
+            border += readers
+    return sorted(found)
 
 
 def add_equal_operands(known: Structure, changes: Changes) -> Changes:

@@ -439,7 +439,11 @@ def list_explaining_findings(
     having, backs = zip(*cases, strict=True)
     if not all(np.isfinite(back.gradient(name)).all() for back in backs):
         return
+    alone = len(having) == having[0].reference[name].size == 1
+    alone = alone and having[0].is_zero(name, having[0].reference[name])
     for finding in known.list_findings(name, having, backs):
+        if alone and finding.is_fitted:
+            continue  # one number in the place of zero is a multiple of any other
         if all(case.explains(name, finding.gradient(back)) for case, back in cases):
             yield finding
 

@@ -44,6 +44,11 @@ class Finding(NamedTuple):
     find_gradient: Callable[[str], Gradient] | None = None
 
     @property
+    def is_fitted(self) -> bool:
+        """Tell whether a number of the mistake is read from the submitted ones."""
+        return any(self.details.get(each) for each in ("value", "rate", "decay", "norm"))
+
+    @property
     def kind(self) -> tuple[str, str, str]:
         """The identity of the mistake, which findings in several gradients may share."""
         return self.name, self.said, repr(sorted(self.details.items()))
@@ -127,14 +132,23 @@ def list_common_findings(
     """
     for mistake, said, by in SIMPLE:
         yield make_finding(mistake, said, {}, name, partial(multiply, by))
-    yield from list_scalings(name, evidence[0], backs[0], factors)
+    if not evidence[0].is_zero(name, backs[0].gradient(name)):
+        yield from list_scalings(name, evidence[0], backs[0], factors)
     yield from clippings
     if backs[0].gradient(name).ndim >= 2:
         yield from list_transpositions(name)
         yield from list_folded_matrices(name, np.shape(backs[0].gradient(name)))
     for other in evidence[0].wanted:
-        if other != name and all(b.gradient(other).size == b.gradient(name).size for b in backs):
+        alike = all(b.gradient(other).size == b.gradient(name).size for b in backs)
+        # What equals a gradient of zero is a gradient of zero.
+        if other != name and alike and not is_always_zero(other, evidence, backs):
             yield from list_confusions(name, other)
+
+
+def is_always_zero(name: str, evidence: Sequence[Evidence], backs: Sequence[Any]) -> bool:
+    """Tell whether a gradient is zero to rounding in every case that has it."""
+    pairs = zip(evidence, backs, strict=True)
+    return all(c.is_zero(name, b.gradient(name)) for c, b in pairs if name in c.wanted)
 
 
 def list_scalings(
@@ -154,20 +168,26 @@ def list_scalings(
         said = say_factor(words)
         details = {"factor": words, "value": number}
         return make_finding(
-            "constant-factor", said, details, name, lambda n, b: value(b) * b.gradient(n)
+            "constant-factor", said, details, name, lambda n, b: multiply(value(b), n, b)
         )
 
     for words, value in factors:
         number = value(back)
         if abs(measured - number) <= NEAR * abs(number):
             yield finding(words, value, number)
+    if case.is_zero(name, case.reference[name]):
+        return  # of what a mistake leaves of zero, any number is some multiple
     short = float(f"{measured:.3g}")
     if abs(measured - short) <= NEAR / 10 * abs(measured) and abs(short - 1) > NEAR:
         yield finding(f"{short:g}", lambda b: short, short)
-    off = measured - 1
+    yield finding(write_factor(measured, 9), lambda b: measured, float(f"{measured:.12g}"))
+
+
+def write_factor(factor: float, digits: int) -> str:
+    """Write a factor with so many digits, and one near 1 by its distance from 1."""
+    off = factor - 1
     near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
-    words = near if abs(off) < NEAR else f"{measured:.9g}"
-    yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
+    return near if 0 < abs(off) < NEAR else f"{factor:.{digits}g}"
 
 
 def say_factor(words: str) -> str:
@@ -190,6 +210,8 @@ def list_update_findings(
     a backward pass. `penalty` is the multiple of the parameter that a penalty in the loss gives.
     """
     true, w = back.gradient(name).ravel(), read(name, back).ravel()
+    if case.is_zero(name, true):  # a decay may be all that is left of it, and no factor tells
+        true = np.zeros_like(true)
     submitted = case.wanted[name].submitted.ravel()
     columns = np.stack([true, w], axis=1)
     if not np.isfinite(columns).all() or not (true.any() or w.any()):
@@ -207,7 +229,7 @@ def list_update_findings(
     with np.errstate(all="ignore"):
         rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
     if not true.any():
-        rate = 1.0  # a decay may be all that is left of a gradient
+        rate = 1.0
     if rate == 0 or not np.isfinite([rate, decay]).all():
         return
 
@@ -322,7 +344,8 @@ def shows_limit(limit: float, name: str, evidence: Sequence[Evidence]) -> bool:
 
 def multiply(by: float, name: str, back: Any) -> Array:
     """Multiply a gradient."""
-    return np.asarray(by * back.gradient(name))
+    with np.errstate(over="ignore"):
+        return np.asarray(by * back.gradient(name))
 
 
 def clip(limit: float, name: str, back: Any) -> Array:

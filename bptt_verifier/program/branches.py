@@ -78,8 +78,14 @@ def name_sides(program: Program, operation: Operation) -> tuple[str, ...]:
         return "the first operand is larger", "the second operand is larger"
     if (np.abs(bound) >= UNREACHABLE).all():
         return ()
-    words = f"{bound.flat[0]:g}" if (bound == bound.flat[0]).all() else "the constant"
+    words = write_number(bound.flat[0]) if (bound == bound.flat[0]).all() else "the constant"
     return f"values above {words}", f"values below {words}"
+
+
+def write_number(value: Any) -> str:
+    """Write a number with as few digits as tell it from others of its format."""
+    short = f"{value:g}"
+    return short if float(short) == float(value) else str(value)
 
 
 def find_bound(program: Program, operation: Operation) -> Array | None:

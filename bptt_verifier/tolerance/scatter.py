@@ -66,7 +66,9 @@ def measure_scatter(
     """
     samples = np.asarray(errors)
     with np.errstate(all="ignore"):
-        deviation = samples.std(axis=0, ddof=1)
+        size = np.max(np.abs(samples), axis=0)
+        units = np.where((size > 1) & np.isfinite(size), size, 1.0)  # a square may overflow
+        deviation = (samples / units).std(axis=0, ddof=1) * units
         relative = deviation / allowed
         known = relative[np.isfinite(relative)]
         largest = known.max(initial=0.0)  # a square may overflow
@@ -74,7 +76,7 @@ def measure_scatter(
         floor = np.nan_to_num(POOLED * pooled * allowed, nan=0.0, posinf=np.inf)
         noise = np.maximum(deviation, floor)
         limit = find_critical_ratio(len(samples), entries) * noise + spacing  # (N3)
-        return Scatter(np.abs(samples.mean(axis=0)), limit)
+        return Scatter(np.abs((samples / units).mean(axis=0) * units), limit)
 
 
 def displace(values: Array, distance: float, rng: np.random.Generator, size: float = 0.0) -> Array:

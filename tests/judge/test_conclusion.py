@@ -15,6 +15,7 @@ from bptt_verifier.judge.conclusion import (
 from bptt_verifier.judge.undecided import (
     ENTRIES,
     accept_zeros,
+    describe_allowed_zeros,
     explain_untestable,
     is_reference_precise,
     state_excused_resolutions,
@@ -159,8 +160,21 @@ def test_only_what_is_undecided_and_zero_is_accepted_as_zero() -> None:
     found = report.parameters | {"c": report.parameters["b"]._replace(verdict=Verdict.DISAGREES)}
     assert found["a"].verdict is Verdict.INCONCLUSIVE
     accepted = accept_zeros(found, {"a", "c"})
-    assert accepted == found | {"a": found["a"]._replace(verdict=Verdict.AGREES)}
-    assert accept_zeros(found, {"b"}) == found
+    assert accepted == found | {
+        "a": found["a"]._replace(verdict=Verdict.AGREES, resolution=np.inf),
+        "c": found["c"]._replace(resolution=np.inf),
+    }
+    assert accept_zeros(found, {"b"}) == found | {"b": found["b"]._replace(resolution=np.inf)}
+
+
+def test_the_entries_that_pass_as_zero_are_those_of_the_most_sensitive_case() -> None:
+    limits = [{"a": np.array([3e-9, 1e-12]), "b": np.full(1, e)} for e in (1e-9, 2e-10, 5e-9)]
+    compared = [state_compared(ONES, ONES, each) for each in limits]
+    (note,) = describe_allowed_zeros(compared, {"a", "b", "c"})
+    said = "Entries up to 3e-09 of ∂L/∂a and 2e-10 of ∂L/∂b pass as zero,"
+    assert note == f"{said} in the most sensitive case."
+    nothing = [state_compared(ONES, ONES, {"a": np.full(1, 1e-300), "b": np.zeros(1)})]
+    assert not [*describe_allowed_zeros(nothing, {"a", "b"})]
 
 
 def state_distances(*distances: float, precise: float = 2.0**-8) -> list[Any]:

@@ -38,6 +38,16 @@ def test_each_coarser_format_that_is_returned_is_said_once() -> None:
     assert [*describe_precision([right], [right], None, ())] == []
 
 
+def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> None:
+    single = {"a": np.ones(1, np.float32)}
+    found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})
+    for given in (np.float32, np.float16):
+        (said,) = describe_precision([found], [found], None, (), given)
+        assert said.startswith("You return float32 for a, as the parameters given are: judged in")
+    (said,) = describe_precision([found], [found], None, (), np.float64)
+    assert said == "You return float32 for a where the arguments are finer: judged in float32."
+
+
 def test_the_format_that_a_submission_computes_in_is_said() -> None:
     right = state_compared(ONES, ONES, SMALL)
     said = "Your errors are those of rounding to float32: all results are judged in float32."

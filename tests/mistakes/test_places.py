@@ -217,3 +217,24 @@ def test_the_place_of_a_mistake_without_a_name_is_right_or_not_claimed(count: in
     places = count_places(count, seed=5)
     assert places["wrong"] == 0
     assert places["right"] > 0
+
+
+@pytest.mark.parametrize("kept", [np.array([0.37, -1.21, 2.03]), np.array([-1e303, 1e-3, 4e175])])
+def test_a_gradient_that_differs_by_the_same_numbers_everywhere_is_said_to(kept: Any) -> None:
+    def gradients(p: Any) -> Any:
+        return {"a": 3 * p["a"] ** 2, "b": 3 * p["b"] ** 2 + kept}
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p["a"] ** 3) + xp.sum(p["b"] ** 3)
+
+    params = {"a": np.ones(3), "b": np.ones(3)}
+    (found,) = diagnose_numbers(loss, params, gradients)
+    said = "Your ∂L/∂b differs from the true one by the same numbers in every case"
+    assert found.name == "unknown"
+    assert said in found.explanation
+
+    def scaled(p: Any) -> Any:
+        return {"a": 3 * p["a"] ** 2, "b": 3 * p["b"] ** 2 + kept * p["a"]}
+
+    (found,) = diagnose_numbers(loss, params, scaled)
+    assert "same numbers in every case" not in found.explanation

@@ -241,3 +241,76 @@ def test_a_path_that_is_cut_between_layers_is_no_recurrent_one() -> None:
     found = explain(LAYERED, "d = d @ p[name].T", "d = 0 * (d @ p[name].T)")
     assert found.name == "zero-gradient", found
     assert "recurrent" not in found.explanation
+
+
+def tail(p: Any, xp: Any) -> Any:
+    e = xp.tanh(p["W"] @ X[0] + p["a"]) @ p["V"] - Y[0]
+    return 0.35 * e @ e
+
+
+def mean_tail(p: Any, xp: Any) -> Any:
+    e = xp.tanh(p["W"] @ X[0] + p["a"]) @ p["V"] - Y[0]
+    return xp.sum(e**3) / 2.5
+
+
+def tail_back(p: Any) -> Any:
+    h = np.tanh(p["W"] @ X[0] + p["a"])
+    e = h @ p["V"] - Y[0]
+    dh = 0.7 * p["V"] @ e
+    return {"V": np.outer(h, 0.7 * e), "a": dh * (1 - h**2), "W": np.outer(dh * (1 - h**2), X[0])}
+
+
+def mean_tail_back(p: Any) -> Any:
+    h = np.tanh(p["W"] @ X[0] + p["a"])
+    d = 3 * (h @ p["V"] - Y[0]) ** 2
+    dh = p["V"] @ d / 2.5
+    return {"V": np.outer(h, d / 2.5), "a": dh * (1 - h**2), "W": np.outer(dh * (1 - h**2), X[0])}
+
+
+def half_tail(p: Any, xp: Any) -> Any:
+    e = xp.tanh(p["W"] @ X[0] + p["a"]) @ p["V"] - Y[0]
+    return 0.25 * xp.sum(e**2)
+
+
+def half_tail_back(p: Any) -> Any:
+    h = np.tanh(p["W"] @ X[0] + p["a"])
+    d = 0.5 * (h @ p["V"] - Y[0])
+    dh = p["V"] @ d
+    return {"V": np.outer(h, d), "a": dh * (1 - h**2), "W": np.outer(dh * (1 - h**2), X[0])}
+
+
+@pytest.mark.parametrize(
+    ("loss", "back", "change", "said"),
+    [
+        (tail, tail_back, ('0.7 * p["V"] @ e', 'p["V"] @ e'), "lacks the factor 0.7 of `0.35 * e"),
+        (mean_tail, mean_tail_back, ("@ d / 2.5\n", "@ d\n"), "lacks the factor 0.4 of `"),
+        (
+            half_tail,
+            half_tail_back,
+            ('p["V"] @ d\n', '2 * p["V"] @ d\n'),
+            "lacks the factor 0.5 of",
+        ),
+    ],
+    ids=["with a square", "a divisor", "twice"],
+)
+def test_a_factor_of_the_loss_that_is_missing_on_a_path_is_told_before_others(
+    loss: Any, back: Any, change: tuple[str, str], said: str
+) -> None:
+    (found,) = diagnose_planted((loss, back, ones(V=(H, O), W=(H, H), a=(H,))), change)
+    assert found.name == "factor-missing", found.explanation
+    assert said in found.explanation, found.explanation
+    assert ", or has a factor" in found.explanation
+
+
+def test_another_factor_is_none_of_the_loss() -> None:
+    change = '0.7 * p["V"] @ e', '2.1 * p["V"] @ e'
+    (found,) = diagnose_planted((tail, tail_back, ones(V=(H, O), W=(H, H), a=(H,))), change)
+    assert found.name == "constant-factor", found.explanation
+    assert "lacks" not in found.explanation
+
+
+def test_a_factor_of_the_loss_in_one_gradient_is_told_as_that() -> None:
+    change = '"V": np.outer(h, 0.7 * e)', '"V": np.outer(h, e)'
+    (found,) = diagnose_planted((tail, tail_back, ones(V=(H, O), W=(H, H), a=(H,))), change)
+    assert found.name == "constant-factor"
+    assert "1/0.7 is one over a factor that your forward pass gives" in found.explanation

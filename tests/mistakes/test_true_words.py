@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
-from bptt_verifier.mistakes.known_factors import is_also_another_size
+from bptt_verifier.mistakes.known_factors import is_also_another_size, list_factors
 from bptt_verifier.report import Report
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.own_models import MODELS
@@ -103,3 +103,14 @@ def test_an_axis_that_may_be_time_is_no_other_size(leaf: Any, shapes: Any, also:
 def test_a_product_of_other_sizes_is_another_size() -> None:
     known: Any = SimpleNamespace(steps=6, program=SimpleNamespace(shapes={"W": (4, 4)}))
     assert is_also_another_size(known, [(2, 3)])
+
+
+def test_one_over_a_size_comes_before_two_over_twice_that_size() -> None:
+    shapes = [(6, 4)], [(3, 4)]
+    operations = [SimpleNamespace(name="add", inputs=(), shapes=each) for each in shapes]
+    program = SimpleNamespace(operations=operations, constants={}, shapes={"W": (6, 4)})
+    known: Any = SimpleNamespace(program=program, steps=1)
+    words = {round(each.value(None), 9): each.words for each in list_factors(known)}
+    assert words[round(1 / 3, 9)].startswith("1/3, one over")
+    assert words[6.0].startswith("6, a size")
+    assert words[round(-1 / 3, 9)].startswith("−1/3, minus one over")

@@ -56,6 +56,13 @@ def test_a_clip_has_the_sides_of_both_bounds() -> None:
     assert taken == {"values above -1", "values below -1", "values below 2"}
 
 
+@pytest.mark.parametrize("bound", [0.9999999, 1 - 1e-12, 1e-7, 123456789.0])
+def test_a_bound_has_the_digits_that_tell_it(bound: float) -> None:
+    sides, _ = name(lambda a, b, xp: xp.minimum(a, bound), [0.5])
+    assert {float(side.rsplit(" ", 1)[1]) for side in sides} == {bound}
+    assert all(len(side) < 34 for side in sides)
+
+
 @pytest.mark.parametrize(("a", "larger"), [(1.0, 0), (0.25, 1)])
 def test_the_larger_of_two_operands_is_taken(a: float, larger: int) -> None:
     found = name(lambda a, b, xp: xp.maximum(a, b), a)

@@ -50,14 +50,21 @@ def diagnose_numbers(
     params: Mapping[str, Any],
     gradients: Callable[..., Any],
     dtype: Any = np.float64,
+    least: float = 0.0,
 ) -> tuple[Mistake, ...]:
-    """Diagnose gradients that are computed in this dtype; what float64 rounds is allowed."""
+    """Diagnose gradients that are computed in this dtype; what float64 rounds is allowed.
+
+    At least that: of a gradient that is zero to rounding, its own size does not tell.
+    """
     allowed = 2.0**-40 if dtype == np.float64 else 2.0**-17
     shapes = tuple((name, np.shape(value)) for name, value in params.items())
     program, points = trace_points(loss, shapes, np.dtype(dtype))
     witnesses = []
     for point, wide, true in points:
-        errors = {name: allowed * np.max(np.abs(v)) * np.ones_like(v) for name, v in true.items()}
+        errors = {
+            name: np.full_like(v, max(least, allowed * np.max(np.abs(v))))
+            for name, v in true.items()
+        }
         submitted = {name: np.asarray(v, dtype) for name, v in gradients(point).items()}
         witnesses.append(Witness(wide, submitted, true, errors, True))
     with use_float64():

@@ -159,3 +159,14 @@ def test_zeros_are_moved_by_a_part_of_a_size_or_not_at_all() -> None:
     assert moved[1] == stayed[1] != 2
     assert np.all(moved[[0, 2]] != 0)
     assert np.all(np.abs(moved[[0, 2]]) <= 2)
+
+
+def test_what_is_alike_at_all_neighbours_does_not_scatter_however_large_it_is() -> None:
+    garbage = np.array([-1.25e303, 3e175, 2.0])
+    found = measure_scatter([garbage] * 16, np.full(3, 1e-13), np.full(3, 1e-16), 10)
+    np.testing.assert_allclose(found.mean, np.abs(garbage))
+    assert (found.limit < 1e-12 * found.mean).all()
+    moving = [garbage * (1 + 0.5 * (-1) ** k) for k in range(16)]
+    found = measure_scatter(moving, np.full(3, 1e-13), np.full(3, 1e-16), 10)
+    assert np.isfinite(found.limit).all()
+    np.testing.assert_allclose(found.limit[1] / 3e175, found.limit[0] / 1.25e303, rtol=1e-6)
