@@ -3,9 +3,27 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
-from typing import TYPE_CHECKING, Any
+import sys
 
-from manual_bptt import __version__
+
+def leave_folder() -> None:
+    """Import nothing more from the current folder where `python -m bptt_verifier` starts here.
+
+    Python puts that folder first on its path, and a `random.py` in it would replace the standard
+    library's. It stays where the packages themselves are in it, and is not there with `-P`.
+    """
+    started = sys.argv[:1] == ["-m"] and any(
+        each.removeprefix("-m").partition(".")[0] == __name__ for each in sys.orig_argv
+    )
+    if started and not sys.flags.safe_path and not __file__.startswith(sys.path[0]):
+        del sys.path[0]
+
+
+leave_folder()
+
+from typing import TYPE_CHECKING, Any  # noqa: E402  # which a file of the user's may be called
+
+from manual_bptt import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from bptt_verifier.judge.directions import (

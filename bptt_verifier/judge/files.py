@@ -254,7 +254,7 @@ def choose_kind(
                 f"FILE: expected gradients(params) in {file}, found {number} arguments without a "
                 "default; let it take the parameters alone, and find the data in the file"
             )
-        if own or number == 1:
+        if own or (number == 1 and not takes_three(defined, "gradients")):
             missing = [n for n in ("params", "loss") if not defined.defines(n)]
             remedy = "" if number == 1 else ", or leave out --own for a derivation"
             raise ValueError(

@@ -52,7 +52,7 @@ def compare_case(
     name = subject or "your model"
     if isinstance(found, Breach):
         return Report(
-            name, Verdict.DISAGREES, (found.mistake,), notes=found.notes, seed=seed,
+            name, found.verdict, found.mistakes, notes=found.sentences, seed=seed,
             versions=find_versions(),
         )  # fmt: skip
     parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)

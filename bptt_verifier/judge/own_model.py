@@ -53,6 +53,7 @@ class OwnSubject(Subject):
     def __init__(self, model: OwnModel, gradients: Callable[[Any], Any] | None = None) -> None:
         self.gradients = gradients
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
+        self.notes_on_cases = model.notes_on_cases
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
@@ -75,7 +76,9 @@ class OwnSubject(Subject):
         read = self.model.trees[case.point.setting].read
         if self.model.in_torch:
             read = partial(read_unused, read, shapes)
-        return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype, read)
+        paths = self.model.trees[case.point.setting].paths
+        known = {"loss": (), **shapes}
+        return Expected(tuple(shapes), {}, known, dtype, read, paths, self.zeros)
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the parameters given."""

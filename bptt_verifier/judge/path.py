@@ -133,16 +133,17 @@ class SubjectJudgement(Judgement):
         compared, subject = self.compared, self.subject
         raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
         parameters = summarise_parameters(list_comparisons(compared))
+        stated = (note for note in subject.notes if note not in subject.notes_on_cases)
         return Report(
             self.name, verdict, mistakes, parameters=parameters,
-            cases=len(compared), notes=(*subject.notes, *notes),
+            cases=len(compared), notes=(*stated, *notes),
             largest_sizes=subject.find_largest_sizes(found.case for found in compared),
             raised=raised,
         )  # fmt: skip
 
     def refuse(self, breach: Breach) -> Report:
-        """Report a breach of the contract."""
-        return self.report(Verdict.DISAGREES, breach.mistake, notes=breach.notes)
+        """Report a breach of the contract, or that results cannot be read in one way alone."""
+        return self.report(breach.verdict, *breach.mistakes, notes=breach.sentences)
 
     def compare_at(self, case: Case) -> Compared | Breach:
         """Call the submission at a case, and compare its results with the reference."""

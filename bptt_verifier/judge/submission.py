@@ -8,14 +8,19 @@ import inspect
 from collections import namedtuple
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
+from numbers import Real
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
+from bptt_verifier.program.gradient_names import ONLY, find_all_gradients
+from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import Verdict
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
 
@@ -121,7 +126,8 @@ class Expected(NamedTuple):
 
     `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
     every result that is read; `dtype` is that of integers. `read` converts a structure of gradients
-    to one by name.
+    to one by name. `paths` are the paths of names in a structure of parameters, and `zeros` those
+    of gradients that are zero whatever the parameters are.
     """
 
     names: tuple[str, ...]
@@ -129,6 +135,8 @@ class Expected(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     dtype: Any
     read: Callable[[Any], Any] = lambda result: result
+    paths: Mapping[str, Keys] = MappingProxyType({})
+    zeros: Collection[str] = ()
 
 
 SHOWN = 10  # names in a sentence
@@ -137,12 +145,30 @@ SHOWN = 10  # names in a sentence
 class Breach(NamedTuple):
     """A breach of the contract, after which numbers cannot be compared.
 
-    `dtype` is the format of a result that is not finite, which may have overflowed.
+    `dtype` is the format of a result that is not finite, which may have overflowed. One that is
+    `unread` may be right: what was returned could be read in more ways than one.
     """
 
     mistake: Mistake
     notes: tuple[str, ...] = ()
     dtype: Any = None
+    unread: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the submission."""
+        return Verdict.INCONCLUSIVE if self.unread else Verdict.DISAGREES
+
+    @property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """The mistake that a report names, if this is one."""
+        return () if self.unread else (self.mistake,)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Sentences for the report: the notes, or what could not be read."""
+        said = self.mistake.explanation
+        return (f"{said[:1].upper()}{said[1:]}",) if self.unread else self.notes
 
 
 def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
@@ -160,6 +186,7 @@ class Submission:
         self.unknown: dict[str, None] = {}  # names of others, in order
         self.raised_by_settings = ""
         self.raised_by_format = ""
+        self.readings: dict[str, None] = {}  # sentences on how results are read, in order
 
     def select_known(self, found: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
         """Select the results that can be compared, and remember the names of the others."""
@@ -171,6 +198,7 @@ class Submission:
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
         notes = [note for note in (self.raised_by_settings, self.raised_by_format) if note]
+        notes += self.readings
         if self.unknown:
             names = [printable(name) for name in list(self.unknown)[:SHOWN]]
             more = f" and {len(self.unknown) - SHOWN} others" if len(self.unknown) > SHOWN else ""
@@ -207,7 +235,7 @@ def ask(
         note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
         return make_breach("raised", f"your function raised {result.what}", note, **details)
-    found = read_results(to_arrays(result), expected)
+    found = read_results(to_arrays(result), expected, submission.readings)
     if not isinstance(found, Breach):
         found = submission.select_known(found, expected)
     arrays = found if isinstance(found, Breach) else convert_results(found, expected)
@@ -232,21 +260,111 @@ def are_equal(now: Any, before: Array) -> bool:
     return np.array_equal(now, before, equal_nan=before.dtype.kind == "f")
 
 
-def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
-    """Read what was returned as a dictionary, whatever it is, or say why that fails."""
-    found = attempt(lambda: name_results(expected.read(result), expected))
-    if not isinstance(found, Failure):
-        return found  # type: ignore[no-any-return]
-    kind = type_name(result)
-    said = f"what your function returned, {kind}, cannot be read: {found.what}"
-    return make_breach("wrong-shape", said, found=kind)
+def read_results(
+    result: Any, expected: Expected, readings: dict[str, None] | None = None
+) -> dict[str, Any] | Breach:
+    """Read what was returned as a dictionary, whatever it is, or say why that fails.
+
+    Sentences on names or an order that are not those expected are added to `readings`.
+    """
+    readings = {} if readings is None else readings
+    found: Any = attempt(read_in_order, result, expected, readings)
+    if found is None or isinstance(found, Failure):
+        found = attempt(lambda: name_results(expected.read(result), expected, readings))
+    if isinstance(found, Failure):
+        kind = type_name(result)
+        said = f"what your function returned, {kind}, cannot be read: {found.what}"
+        found = make_breach("wrong-shape", said, found=kind)
+    if isinstance(found, Breach):
+        other = attempt(read_by_gradient_names, result, expected, readings)
+        found = found if other is None or isinstance(other, Failure) else other
+    return found  # type: ignore[no-any-return]
 
 
-def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+def read_in_order(
+    result: Any, expected: Expected, readings: dict[str, None]
+) -> dict[str, Any] | Breach | None:
+    """Read a list of gradients in the order of a dict of arrays; None for anything else.
+
+    Every shape has to fit. Where shapes fit in another order alone, the list is not read.
+    """
+    loss, listed = split_loss(result)
+    flat = expected.paths and all(
+        len(path) == 1 and isinstance(path[0], str) for path in expected.paths.values()
+    )
+    if not flat or not isinstance(listed, tuple | list) or hasattr(listed, "_fields"):
+        return None
+    shapes = [expected.shapes[name] for name in expected.names]
+    if [
+        attempt(np.shape, each) for each in result
+    ] == shapes:  # the first may be a number as the loss is
+        loss, listed = {}, result
+    given = [np.shape(each) for each in listed] if len(listed) == len(shapes) else []
+    names = ", ".join(expected.names)
+    if given == shapes:
+        readings[f"The list that you return is read in the order of params: {names}."] = None
+        return loss | dict(zip(expected.names, listed, strict=True))
+    if given and sorted(given) == sorted(shapes) and len(shapes) > 1:
+        said = f"your function returned a list of shapes {', '.join(map(str, given))}: expected "
+        said += f"the gradients by name, or in the order {names}."
+        return make_breach("wrong-shape", said, found=len(listed))._replace(unread=True)
+    return None
+
+
+def split_loss(result: Any) -> tuple[dict[str, Any], Any]:
+    """Split a pair of the loss and the gradients; anything else has no loss."""
+    several = isinstance(result, tuple | list) and len(result) == 2
+    if several and not isinstance(result[0], str | Mapping) and np.size(result[0]) == 1:
+        return {"loss": result[0]}, result[1]
+    return {}, result
+
+
+def read_by_gradient_names(
+    result: Any, expected: Expected, readings: dict[str, None]
+) -> dict[str, Any] | Breach | None:
+    """Read gradients whose names are `dU` or `grad_U` for U; None where one of them has no such.
+
+    Where one has several, or one of these is that of two parameters, the result is not read.
+    """
+    loss, inside = split_loss(result)
+    if find_root(inside) is None:
+        return None
+    arrays = {path: value for path, value in walk(inside, (), ()) if path and value is not None}
+    paths = {n: expected.paths.get(n, (n,)) for n in expected.names if n not in expected.zeros}
+    try:
+        found = find_all_gradients(paths, {(ONLY, *path): path for path in arrays})
+    except ValueError as several:
+        said = f"your function returned names that may be read in several ways, {several}: "
+        said += f"expected the gradients by name, {', '.join(expected.names)}."
+        return make_breach("wrong-shape", said, found=[str(p[-1]) for p in arrays])._replace(
+            unread=True
+        )
+    if found is None:
+        return None
+    others = dict(inside) if isinstance(inside, Mapping) else {}
+    used = {path[0] for path in found.values()}
+    rest = {str(k): v for k, v in others.items() if k not in used and v is not None}
+    pairs = [(n, write_keys(p)) for n, p in found.items() if p != paths[n]]
+    listed = ", ".join(f"{spelled} for {n}" for n, spelled in pairs[:SHOWN])
+    readings[f"Gradients are read by the names that you return: {listed}."] = None
+    named = {n: arrays[path] for n, path in found.items()}
+    return name_results(loss | rest | named, expected, readings)
+
+
+def write_keys(path: Keys) -> str:
+    """Write the path of a result, as `layers[0].dW`."""
+    return name_leaf(path, len(path) == 1)
+
+
+def name_results(
+    result: Any, expected: Expected, readings: dict[str, None] | None = None
+) -> dict[str, Any] | Breach:
     """Convert a mapping, a NamedTuple, or a tuple in order to a dictionary.
 
-    A pair (loss, gradients) adds "loss"; entries that are None are omitted.
+    A pair (loss, gradients) adds "loss"; entries that are None are omitted. One that is omitted is
+    zero where the gradient is.
     """
+    readings = {} if readings is None else readings
     several = isinstance(result, tuple | list)
     pair = several and len(result) == 2 and not isinstance(result[0], str | Mapping)
     if isinstance(result, Mapping):
@@ -254,7 +372,7 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     elif hasattr(result, "_asdict"):
         found = result._asdict()
     elif pair and np.size(result[0]) == 1:
-        inner = name_results(result[1], expected)
+        inner = name_results(result[1], expected, readings)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
     elif several and len(result) in expected.in_order:
         found = dict(zip(expected.in_order[len(result)], result, strict=True))
@@ -266,6 +384,13 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
         return make_breach("wrong-shape", said, found=len(result) if several else kind)
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]
+    unused = [name for name in missing if name in expected.zeros]
+    if missing and missing == unused and len(missing) < len(expected.names):
+        readings[
+            f"You return no gradient of {', '.join(unused)}: it is taken for zero, as autodiff has "
+            "it in every case."
+        ] = None
+        return found | {name: np.zeros(expected.shapes[name]) for name in unused}
     if missing:
         said = (
             f"your function returned no gradient named {', '.join(missing)}: expected "
@@ -286,6 +411,7 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
     for name, given in found.items():
         what, value = name_result(name), to_arrays(given)
         array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
+        array = attempt(to_real, array)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
@@ -303,6 +429,14 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             return make_breach(breach, said, gradients=[name], **details)
         arrays[name] = array if array.dtype.kind == "f" else array.astype(expected.dtype)
     return arrays
+
+
+def to_real(array: Array) -> Array:
+    """Convert objects that are real numbers, and complex numbers without imaginary parts."""
+    if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
+        return array.astype(np.float64)
+    plain = array.dtype.kind == "c" and not np.any(array.imag)
+    return array.real.copy() if plain else array
 
 
 def find_difference(

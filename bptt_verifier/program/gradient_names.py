@@ -53,10 +53,38 @@ def is_named_gradient(spelled: Any, name: Any) -> bool:
     if not isinstance(spelled, str) or not isinstance(name, str):
         return False
     for one, other in ((spelled, name), (spelled.lower(), name.lower())):
-        names = {before + other for before in BEFORE} | {other + after for after in AFTER}
-        if one in names:
+        if one in spell_gradients(other):
             return True
     return False
+
+
+def find_all_gradients(
+    leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]
+) -> dict[str, Keys] | None:
+    """Find the one gradient of every leaf among results by its names; None where one has none.
+
+    Raises ValueError, with what was found, where one has several, or one result belongs to two.
+    """
+    found = dict[str, Keys]()
+    for name, leaf in leaves.items():
+        ranks = {s: rank for s in sources if (rank := rank_source(s, leaf)) is not None}
+        best = [s for s, rank in ranks.items() if rank == min(ranks.values())]
+        exact = [s for s in best if str(s[-1]) in spell_gradients(str(leaf[-1]))] or best
+        if not exact:
+            return None
+        if len(exact) > 1:
+            raise ValueError(f"{' and '.join(str(s[-1]) for s in exact)} for {name}")
+        found[name] = sources[exact[0]]
+    for name, source in found.items():
+        others = [n for n, each in found.items() if each == source and n != name]
+        if others:
+            raise ValueError(f"{source[-1]} for {' and '.join([name, *others])}")
+    return found
+
+
+def spell_gradients(name: str) -> set[str]:
+    """Spell the name of a gradient of an array in every way."""
+    return {before + name for before in BEFORE} | {name + after for after in AFTER}
 
 
 def may_be_gradient(name: str) -> bool:

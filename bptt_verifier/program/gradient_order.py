@@ -5,17 +5,13 @@ list that contradicts that order, or has more items than there are parameters, i
 would call right gradients wrong.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from bptt_verifier.program.data_names import find_kind, is_parameter_name
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.list_order import find_direction
-from bptt_verifier.program.own_calls import ArrayPlace, Calls
+from bptt_verifier.program.own_calls import Calls
 from bptt_verifier.program.own_results import Results, follow
-from bptt_verifier.program.torch_tensors import to_array
 
 
 def read_in_order(
@@ -97,24 +93,3 @@ def require_order(
                 f"{calls.name}: expected the gradients of {words[-1]} in its order, found a list "
                 "that begins with the last; return it reversed, such as grads[::-1]"
             )
-
-
-def describe_unnamed(
-    results: Results, compared: Collection[Keys], arrays: Mapping[str, ArrayPlace]
-) -> str:
-    """Describe results without a name that may be gradients of arrays taken for data."""
-    data = {n: np.shape(place.array) for n, place in arrays.items()}
-    data = {n: shape for n, shape in data.items() if is_parameter_name(n) and not find_kind(n)}
-    unnamed = [
-        path for path in results.list_in_order()
-        if path not in compared and isinstance(path[-1], int) and not results.name(path)
-    ]  # fmt: skip
-    shapes = {np.shape(to_array(follow(results.state, path))) for path in unnamed}
-    left = [name for name, shape in data.items() if shape in shapes]
-    if not left:
-        return ""
-    return (
-        f"a result without a name, which may be the gradient of {', '.join(left)}; "
-        f"return it in a variable such as d{left[0]}, or name the parameters in the order of the "
-        "gradients with --params"
-    )

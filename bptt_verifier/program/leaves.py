@@ -58,6 +58,7 @@ class Tree(NamedTuple):
     data: tuple[str, ...] = ()
     keys: bool = True
     arrays: bool = True
+    empty: tuple[str, ...] = ()  # arrays without entries, which are handed on as data are
 
     @property
     def flat(self) -> bool:
@@ -179,11 +180,19 @@ class Tree(NamedTuple):
         )
 
     @property
+    def paths(self) -> dict[str, Keys]:
+        """The paths of the leaves, by name."""
+        named = {name_leaf(path, self.keys): path for path, _ in walk(self.params, (), ())}
+        return {name: named[name] for name in self.leaves if name in named}
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """A sentence on what is data."""
-        if not self.data:
-            return ()
-        return (f"Handed on as data, not differentiated: {', '.join(self.data)}.",)
+        """Sentences on what is data, and on what has no entries."""
+        said = {
+            "Handed on as data, not differentiated": [n for n in self.data if n not in self.empty]
+        }
+        said["Without entries, so that nothing of it is compared"] = [*self.empty]
+        return tuple(f"{what}: {', '.join(names)}." for what, names in said.items() if names)
 
 
 def flatten(params: Any) -> Tree:
@@ -193,20 +202,21 @@ def flatten(params: Any) -> Tree:
     """
     items = read_items(params) if isinstance(params, Mapping) else {}
     keys = bool(items) and all(find_node(value) is None for value in items.values())
-    leaves, data, arrays = Leaves(), dict[str, Any](), True
+    leaves, data, arrays, first = Leaves(), dict[str, Any](), True, Keys()
     tensors = getattr(params, "one_precision", False)
     for path, value in walk(params, (), ()) if find_root(params) else ():
         name = name_leaf(path, keys)
         if name in leaves or name in data:
             raise ValueError(f"params: expected one entry of the name {name}, found two")
-        if is_data(value):
+        if is_data(value) or is_empty(value):
             data[name] = value
+            first = first or path
         else:
             leaves[name] = convert_leaf(value, write_path(path))
             arrays = arrays and not (is_tensor(value) or isinstance(value, float | np.floating))
             tensors = tensors or is_tensor(value)
     if not leaves and data:
-        convert_leaf(data[next(iter(data))], write_path((next(iter(data)),)))
+        convert_leaf(data[next(iter(data))], write_path(first))
     if not leaves:
         kind = type_name(params)
         empty = find_root(params) is not None or isinstance(params, Mapping | list | tuple)
@@ -215,7 +225,8 @@ def flatten(params: Any) -> Tree:
             f"params: expected a dict of float arrays, which may be nested, found {found}"
         )
     leaves.one_precision = tensors
-    return Tree(params, leaves, tuple(data), keys, arrays)
+    without = tuple(name for name, value in data.items() if not is_data(value))
+    return Tree(params, leaves, tuple(data), keys, arrays, without)
 
 
 def rebuild_before(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
@@ -302,6 +313,12 @@ def is_data(value: Any) -> bool:
     if plain and (callable(value) or hasattr(value, "__dict__")):
         return True
     return not isinstance(array, Failure) and array.dtype.kind in "biuSUMm"
+
+
+def is_empty(value: Any) -> bool:
+    """True for an array of floats without entries, as of shape (0, 3)."""
+    array = value if type(value) is np.ndarray else None
+    return array is not None and array.size == 0 and array.dtype.kind == "f"
 
 
 def find_children(value: Any) -> dict[Any, Any]:

@@ -26,7 +26,6 @@ from bptt_verifier.program.gradient_names import (
     name_returned_values,
 )
 from bptt_verifier.program.gradient_order import (
-    describe_unnamed,
     read_in_order,
     require_one_each,
     require_order,
@@ -69,6 +68,7 @@ from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
     PARAMS,
     Results,
+    are_equal,
     describe_result,
     find_loss,
     follow,
@@ -80,6 +80,11 @@ from bptt_verifier.program.own_updates import find_updating_variables
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
 from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
+from bptt_verifier.program.uncompared_results import (
+    describe_dropped,
+    describe_uncompared,
+    list_beside,
+)
 from bptt_verifier.program.unnamed_gradients import (
     find_numbered,
     find_unnamed,
@@ -227,6 +232,7 @@ def assemble(
         if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
     }
     if places and not wanted:
+        found |= find_by_path(places, found, sources, results.state)
         numbered = find_numbered({n: k for n, k in leaves.items() if n not in found}, results)
         found |= {n: path for n, path in numbered.items() if path not in found.values()}
         missing = {n: place for n, place in places.items() if n not in found}
@@ -315,11 +321,14 @@ def assemble(
     if not calls.structure:
         said += describe_parameters(calls.places, places, compared, left_out)
     said += describe_left_out(left_out)
-    rest = {n: place for n, place in listed.items() if n not in {*calls.places, *left_out}}
-    unnamed = describe_unnamed(results, compared, rest)
-    if unnamed and not wanted:
-        raise ValueError(f"{calls.name}: {unnamed}")
-    said += f"; not compared: {unnamed}" if unnamed else ""
+    beside = listed or list_beside(calls.roots["arguments"], calls.structure)
+    rest = {n: place for n, place in beside.items() if n not in {*calls.places, *left_out}}
+    layer = calls.pair and calls.weighted
+    dropped = describe_dropped(results, compared, rest, layer)
+    if dropped and not wanted:
+        raise ValueError(f"{calls.name}: {dropped}")
+    said += f"; not compared: {dropped}" if dropped else ""
+    said += describe_uncompared(results, [*compared, *left_out.values()])
 
     tree = flatten(calls.params)
 
@@ -372,7 +381,9 @@ def assemble(
     if wrong_guesses:
         paths = {each.name: found[each.name] for each in wrong_guesses}
         surely = find_sure_guesses(calls, whole, paths, listed, results)
-        require_no_wrong_guess(calls.name, [d for d in wrong_guesses if d.name not in surely])
+        spelled = {n: results.name(path) for n, path in paths.items()}
+        unsure_guesses = [d for d in wrong_guesses if d.name not in surely]
+        require_no_wrong_guess(calls.name, unsure_guesses, spelled)
         names_of = ", ".join(sorted(surely))
         said += f"; a result without a name is taken for the gradient of {names_of}, by its shape"
     added = describe_accumulated(calls, found)
@@ -383,6 +394,28 @@ def assemble(
     given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
     params = {name: given[n] for n, name in names.items()} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
+
+
+def find_by_path(
+    places: Mapping[str, ArrayPlace],
+    found: Mapping[str, Keys],
+    sources: Mapping[Keys, Keys],
+    state: Mapping[str, Any],
+) -> dict[str, Keys]:
+    """Find the gradients of arrays by their whole paths, as `grads["p"]["W"]` of `self.p["W"]`.
+
+    An array that is returned as it was given is no gradient.
+    """
+    missing = {
+        n: place.path
+        for n, place in places.items()
+        if n not in found and place.root != "arguments" and place.path != place.keys
+    }
+    return {
+        n: path
+        for n, path in find_gradients(missing, sources).items()
+        if path not in found.values() and not are_equal(follow(state, path), places[n].array)
+    }
 
 
 def list_arrays(name: str, leaves: Collection[str]) -> list[str]:

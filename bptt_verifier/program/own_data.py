@@ -235,13 +235,17 @@ def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) ->
         )
 
 
-def require_no_wrong_guess(code: str, doubts: Sequence[Doubt]) -> None:
-    """Raise ValueError where a result without a name has only the shape of a gradient."""
+def require_no_wrong_guess(code: str, doubts: Sequence[Doubt], spelled: Mapping[str, str]) -> None:
+    """Raise ValueError where a result has only the shape of a gradient.
+
+    `spelled` has the names of such results, empty or of no array, by those of the arrays.
+    """
     for name, *_ in doubts:
+        result = spelled[name] and f"the result {spelled[name]}"
         raise ValueError(
-            f"{code}: expected the gradient of {name} in a result without a name that has its "
-            f"shape, found other numbers; return the gradient in a variable such as d{name}, or "
-            "name the parameters in the order of the gradients with --params"
+            f"{code}: expected the gradient of {name} in {result or 'a result without a name'} "
+            f"that has its shape, found other numbers; return the gradient in a variable such as "
+            f"d{name}, or name the parameters in the order of the gradients with --params"
         )
 
 
@@ -273,7 +277,7 @@ def find_left_out(
     sources: Mapping[Keys, Keys],
     chosen: Collection[Keys],
     state: Mapping[str, Any],
-) -> list[str]:
+) -> dict[str, Keys]:
     """Find the arrays that are no parameters, and whose gradients are returned by their names.
 
     `chosen` are the paths of the gradients that are compared. An array that is returned as it was
@@ -290,13 +294,13 @@ def find_left_out(
     params = {*calls.leaves} if calls.structure else {*calls.places}
     left = {n: keys for n, (keys, _) in arrays.items() if n not in params}
     beside = {path[:-1] for path in chosen}
-    return [
-        name
+    return {
+        name: path
         for name, path in find_gradients(left, sources).items()
         if path not in chosen
         and (path[-1] != left[name][-1] or path[:-1] in beside)
         and not are_equal(follow(state, path), arrays[name][1])
-    ]
+    }
 
 
 def find_data(calls: Calls, gradients: Collection[Keys]) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.data_names import INPUTS, PARAMETER, find_kind, is_parameter_name
+from bptt_verifier.program.data_names import (
+    INPUTS,
+    PARAMETER,
+    STATES,
+    find_kind,
+    is_parameter_name,
+)
 from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient, may_be_gradient
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.list_order import Direction, find_direction
@@ -97,7 +103,8 @@ def match_unnamed(
 
     One result for each argument of the forward pass of a `pair`, with its shape, are the gradients
     of these in order. Elsewhere a result is matched to the only array that has its shape, and that
-    is a guess: it may be a state. So is an order that neither a name nor the shapes confirm.
+    is a guess: it may be a state. So is an order that neither a name nor the shapes confirm. A name
+    such as `dprev`, which is that of a gradient of no array, is as good as none.
     """
     shapes = {n: np.shape(to_array(place.array)) for n, place in places.items()}
     given = {
@@ -107,14 +114,24 @@ def match_unnamed(
     }
     names = [n for n, place in places.items() if place.root == "arguments"] if pair else []
     in_order = dict(zip(names, given, strict=False))
+    words = [key for place in places.values() for key in place.keys if isinstance(key, str)]
+    free = {
+        path: shape
+        for path, shape in given.items()
+        for name in [results.name(path)]
+        if path not in found.values()
+        and may_be_gradient(name)
+        and not any(is_named_gradient(name, word) for word in words)
+    }
     if len(names) == len(given) > 0 and all(
-        shapes[n] == given[p] and (found.get(n) == p or (n not in found and not results.name(p)))
+        shapes[n] == given[p] and (found.get(n) == p or (n not in found and p in free))
         for n, p in in_order.items()
     ):
         missing = {n: path for n, path in in_order.items() if n not in found}
         confirmed = found or len({*given.values()}) == len(given)
-        return Matches(missing, frozenset() if confirmed else frozenset(missing))
-    free = {p: s for p, s in given.items() if p not in found.values() and not results.name(p)}
+        left = [shapes[n] for n in missing]
+        doubtful = [n for n, p in missing.items() if results.name(p) and left.count(shapes[n]) > 1]
+        return Matches(missing, frozenset(doubtful if confirmed else missing))
     others = {n: shapes[n] for n in places if n not in found and may_be_parameter(n, pair)}
     matched = {
         n: next(p for p in free if free[p] == shape)
@@ -125,9 +142,9 @@ def match_unnamed(
 
 
 def may_be_parameter(name: str, pair: bool) -> bool:
-    """True for a name of a parameter, and for one of an input of a layer, a `pair` of functions."""
+    """True for a parameter's name, and for that of an input or a state of a layer, a `pair`."""
     kind = find_kind(name)
-    return (is_parameter_name(name) and not kind) or (pair and kind is INPUTS)
+    return (is_parameter_name(name) and not kind) or (pair and kind in (INPUTS, STATES))
 
 
 def tell_direction(
@@ -158,7 +175,8 @@ def list_parameters(places: Mapping[str, ArrayPlace]) -> list[str]:
         if not (find_kind(words[-1]) or slopes):
             names.append(name)
     outside = [name for name in names if places[name].root != "arguments"]
-    return outside or [name for name in names if PARAMETER.match(str(places[name].keys[-1]))]
+    spelled = {n: [key for key in places[n].keys if isinstance(key, str)] for n in names}
+    return outside or [n for n, keys in spelled.items() if keys and PARAMETER.match(keys[-1])]
 
 
 def list_gradients(results: Results) -> list[Keys]:

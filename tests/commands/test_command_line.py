@@ -472,3 +472,19 @@ def test_ctrl_c_ends_the_process_that_runs_a_file_too(tmp_path: Path) -> None:
 def test_what_only_a_file_can_mean_is_refused_without_one(option: list[str]) -> None:
     with pytest.raises(ValueError, match=f"{option[0]}: expected a FILE to judge with it"):
         CliRunner().invoke(application.app, ["verify", *option], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", ["random", "typing", "numpy"])
+def test_the_current_folder_replaces_no_module_of_the_command(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
+    shown = subprocess.run(
+        [sys.executable, "-m", "bptt_verifier", "verify", "--help"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "Usage" in shown.stdout
+    loaded = "import bptt_verifier, sys; print('' in sys.path)"
+    beside = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert beside.stdout == "True\n"  # an import takes nothing from the path

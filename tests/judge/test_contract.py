@@ -29,7 +29,7 @@ BREACHES = {
     "returns a string": (lambda p, x, y: "gradients", "wrong-shape", "str"),
     "returns strings": (lambda p, x, y: ("a", "b", "c"), "wrong-shape", "dtype <U1"),
     "returns objects": (lambda p, x, y: (object(), p.W, p.V), "wrong-shape", "found object"),
-    "returns an array of objects": (lambda p, x, y: (p.U.astype(object), p.W, p.V), "wrong-shape", "found dtype object"),
+    "returns an array of objects": (lambda p, x, y: (np.full(p.U.shape, None), p.W, p.V), "wrong-shape", "found dtype object"),
     "returns the loss last": (lambda p, x, y: (p._asdict(), 1.0), "wrong-shape", "tuple of 2 values"),
     "returns a loss that is NaN": (lambda p, x, y: (np.nan, p), "not-finite", "the loss: expected finite"),
     "has no argument y": (lambda p, x: p, "raised", "lambda p, x: p"),

@@ -284,7 +284,7 @@ def test_a_pair_is_a_loss_and_gradients(loss: Any) -> None:
         ([[1.0], [1.0, 2.0]], "list"),
         (np.array([object(), object()]), "dtype object"),
         (np.array([1j, 2j]), "dtype complex128"),
-        (np.complex64(1), "dtype complex64"),
+        (np.complex64(1j), "dtype complex64"),
         ("abc", "dtype <U3"),
     ],
 )
