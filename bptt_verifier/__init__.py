@@ -3,6 +3,7 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
+import os
 import sys
 
 
@@ -15,7 +16,8 @@ def leave_folder() -> None:
     started = sys.argv[:1] == ["-m"] and any(
         each.removeprefix("-m").partition(".")[0] == __name__ for each in sys.orig_argv
     )
-    if started and not sys.flags.safe_path and not __file__.startswith(sys.path[0]):
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if started and not sys.flags.safe_path and os.path.abspath(sys.path[0]) != own:
         del sys.path[0]
 
 

@@ -477,12 +477,17 @@ def test_what_only_a_file_can_mean_is_refused_without_one(option: list[str]) -> 
 @pytest.mark.parametrize("name", ["random", "typing", "numpy"])
 def test_the_current_folder_replaces_no_module_of_the_command(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
-    shown = subprocess.run(
-        [sys.executable, "-m", "bptt_verifier", "verify", "--help"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    assert "Usage" in shown.stdout
+    inside = tmp_path / ".venv"  # where an environment in the user's folder has the packages
+    inside.mkdir()
+    for package in ("bptt_verifier", "manual_bptt", "jax_reference"):
+        (inside / package).symlink_to(ROOT / package)
+    for path in (ROOT, inside):
+        shown = subprocess.run(
+            [sys.executable, "-m", "bptt_verifier", "verify", "--help"],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(path)}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        assert "Usage" in shown.stdout
     loaded = "import bptt_verifier, sys; print('' in sys.path)"
     beside = subprocess.run(
         [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True

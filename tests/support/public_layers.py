@@ -331,7 +331,7 @@ clf.loss_and_grads([[0, 1, 1], [4, 2]], [1, 0])
 LAYERED = {
     "a two-layer class with loss(X, y)": Pair(TWO_LAYERS, None, "dhidden[hidden <= 0] = 0", "pass", "activation-derivative-missing", "hidden = np.maximum(0, X.dot(W1) + b1)"),
     "batch normalisation": Pair(BATCH_NORM, "batchnorm_forward,batchnorm_backward", " - dxhat.mean(axis=0)", "", "normalisation-path-missing", "mu = np.mean(x, axis=0)"),
-    "layer normalisation": Pair(LAYER_NORM, "layernorm_forward,layernorm_backward", "dgamma = np.sum(dout * xhat", "dgamma = np.sum(dout", "wrong-operand"),
+    "layer normalisation": Pair(LAYER_NORM, "layernorm_forward,layernorm_backward", "dgamma = np.sum(dout * xhat", "dgamma = np.sum(dout", "factor-missing", "out = gamma * xhat + beta"),
     "softmax in loops": Pair(SOFTMAX_LOOPS, None, "2 * reg * W", "reg * W", "weight-decay"),
     "hinge loss": Pair(HINGE, None, "mask[range(num_train), y] = -np.sum(mask, axis=1)", "pass", "zero-gradient", "margins = np.maximum(0, scores - correct + 1)"),
     "logistic regression": Pair(LOGISTIC, None, "np.dot(X, (A - Y).T)", "np.dot(X, (Y - A).T)", "sign-flipped"),
@@ -341,7 +341,7 @@ LAYERED = {
     "a convolution in loops": Pair(CONVOLUTION, "conv_forward,conv_backward", "db[f] += dout[n, f, i]", "db[f] = dout[n, f, i]", "bias-part-missing", "out[n, f, i] = np.sum(xp[n, :, i * stride:i * stride + k] * w[f]) + b[f]"),
     "tied weights": Pair(TIED, None, " + np.outer(self.h, e)", "", "zero-gradient", "self.r = self.W.T @ self.h + self.c"),
     "layers as objects": Pair(MODULES, "Model", "d * (1 - self.out ** 2)", "d", "activation-derivative-missing", "self.out = np.tanh(x)"),
-    "residual layers": Pair(RESIDUAL, None, "d = d + da @", "d = da @", "recurrent-path-dropped", "h = h + a @ p[\"V\"]"),
+    "residual layers": Pair(RESIDUAL, None, "d = d + da @", "d = da @", "zero-gradient", "h = h + a @ p[\"V\"]"),
     "attention": Pair(ATTENTION, None, " - np.sum(dA * A, axis=-1, keepdims=True)", "", "softmax-denominator", "A = A / A.sum(axis=-1, keepdims=True)"),
     "an embedding of documents": Pair(EMBEDDING, None, "self.W @ p / len(doc)", "self.W @ p", "factor-missing", "h = self.E[doc].mean(axis=0)"),
 }  # fmt: skip
