@@ -53,7 +53,6 @@ class OwnSubject(Subject):
     def __init__(self, model: OwnModel, gradients: Callable[[Any], Any] | None = None) -> None:
         self.gradients = gradients
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
-        self.notes_on_cases = model.notes_on_cases
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)

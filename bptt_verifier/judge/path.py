@@ -133,7 +133,7 @@ class SubjectJudgement(Judgement):
         compared, subject = self.compared, self.subject
         raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
         parameters = summarise_parameters(list_comparisons(compared))
-        stated = (note for note in subject.notes if note not in subject.notes_on_cases)
+        stated = (note for note in subject.notes if not note.endswith(COUNTED))  # not compared
         return Report(
             self.name, verdict, mistakes, parameters=parameters,
             cases=len(compared), notes=(*stated, *notes),

@@ -1,7 +1,7 @@
 """A subject: the model whose gradients a submission computes, with its cases and diagnosis."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bptt_verifier.judge.submission import Call, Expected
@@ -61,7 +61,6 @@ class Subject(ABC):
     """The model of a submission, as the judge sees it."""
 
     notes: tuple[str, ...] = ()  # sentences for every report, such as omitted cases
-    notes_on_cases: Collection[str] = ()  # those of them that hold where all cases are compared
     refusal: str | None = None  # why no verdict is possible, if none is
     raised = False  # true if an exception of the user's loss is why
     doubt: str | None = None  # why agreement would show too little, if it would

@@ -92,7 +92,6 @@ class OwnModel(NamedTuple):
     cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
-    notes_on_cases: tuple[str, ...] = ()
     losses_differ: bool = False
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
@@ -246,11 +245,8 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         left_out = tuple(describe_left_out(selections))
         return model._replace(refusal=refusal, notes=left_out, untraced=model.untraced or refusal)
     about_params = (note for tree in model.trees[:1] for note in tree.notes)
-    on_cases = tuple(describe_cases(selections, model.params, model.paths))
-    model = model._replace(
-        notes=(*about_params, *on_cases), notes_on_cases=on_cases, doubt=doubt,
-        zeros=find_common_zeros(selections),
-    )  # fmt: skip
+    notes = (*about_params, *describe_cases(selections, model.params, model.paths))
+    model = model._replace(notes=notes, doubt=doubt, zeros=find_common_zeros(selections))
     confirmed = confirm(model)
     return confirmed._replace(untraced=confirmed.refusal or model.untraced)
 
@@ -274,9 +270,9 @@ def use_differences(
     if isinstance(found, Failure):
         return model._replace(refusal=f"{reason} Its differences: {found.what}.")
     box, chosen = found
-    notes = tuple(describe_differences(box, chosen, reason))
     model = model._replace(
-        black_box=box, cases=chosen.cases, zeros=chosen.zeros, notes=notes, notes_on_cases=notes,
+        black_box=box, cases=chosen.cases, zeros=chosen.zeros,
+        notes=tuple(describe_differences(box, chosen, reason)),
     )  # fmt: skip
     if not chosen.cases:
         refusal = f"{reason} Its differences are too slow or too inaccurate to serve."
