@@ -55,9 +55,12 @@ def is_also_another_size(known: Structure, shapes: Sequence[tuple[int, ...]]) ->
 
 
 def read_constant(known: Structure, number: int) -> float:
-    """Read the one number that an operation multiplies by, or divides by; 0 for another."""
+    """Read the one number that an operation of the user's multiplies or divides by; 0 for another.
+
+    One that has no place in the user's code multiplies by a cotangent of the judge's.
+    """
     operation, constants = known.program.operations[number], known.program.constants
-    if operation.name not in {"mul", "div"}:
+    if operation.name not in {"mul", "div"} or not operation.where:
         return 0.0
     for k, slot in enumerate(operation.inputs):
         if slot in constants and constants[slot].size == 1:

@@ -105,7 +105,7 @@ SHORT_ALWAYS = MIN_CHAR.replace("[0, 2, 1]", "[0]")
          "    return np.sum(W @ x), dW\ndef h(x):\n    grads = 0\n    return grads, x\nx = y\n", None, "g is taken"),
         (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
         (SHORT_FIRST, None, "of call 2 in the file; parameters: W, V, b; the gradient of W is zero with the data of the first call."),
-        (SHORT_ALWAYS, None, "with the inputs, y, hprev of its first call in the file; parameters: W, V, b."),
+        (SHORT_ALWAYS, None, "with the inputs, y, hprev of its first call in the file; parameters: W, V, b; returned, and not compared: item 4."),
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
         (MIN_CHAR, "lossFun", "parameters: W, V, b."),
         (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
