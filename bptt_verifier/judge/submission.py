@@ -304,7 +304,7 @@ def read_in_order(
     if given == shapes:
         readings[f"The list that you return is read in the order of params: {names}."] = None
         return loss | dict(zip(expected.names, listed, strict=True))
-    if given and sorted(given) == sorted(shapes) and len(shapes) > 1:
+    if sorted(given) == sorted(shapes):
         said = f"your function returned a list of shapes {', '.join(map(str, given))}: expected "
         said += f"the gradients by name, or in the order {names}."
         return make_breach("wrong-shape", said, found=len(listed))._replace(unread=True)

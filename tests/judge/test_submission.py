@@ -1,7 +1,7 @@
 """How a submission is called, and how its results are read and compared with each other."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,10 +23,12 @@ from bptt_verifier.judge.submission import (
     find_states,
     name_results,
     order_names,
+    read_in_order,
     read_results,
     write_call,
 )
 from bptt_verifier.program.attempt import USERS, Settings
+from bptt_verifier.tolerance.comparison import Verdict
 
 EXPECTED = Expected(("U", "W"), {}, {"U": (), "W": (2,)}, np.float64)
 
@@ -330,3 +332,49 @@ def test_a_tuple_has_the_weights_or_all_with_the_biases_in_order() -> None:
     assert order_names("UWV") == {3: ("U", "W", "V"), 5: ("U", "W", "V", "b", "c")}
     six = ("U", "W", "V", "b", "c", "b_n")
     assert order_names(six) == {6: six}
+
+
+class Returned(NamedTuple):
+    W: Any
+    b: Any
+
+
+IN_ORDER = [np.ones((2, 3)), np.ones(2)]
+
+
+@pytest.mark.parametrize(
+    ("result", "paths", "read"),
+    [
+        (IN_ORDER, {"W": ("W",), "b": ("b",)}, True),
+        ((1.5, IN_ORDER), {"W": ("W",), "b": ("b",)}, True),
+        (IN_ORDER, {"W": ("W",), "b": ("layers", "b")}, False),  # no dict of arrays
+        (IN_ORDER, {"W": (0,), "b": (1,)}, False),
+        (IN_ORDER, {}, False),  # where nothing is known of the parameters
+        (Returned(*IN_ORDER), {"W": ("W",), "b": ("b",)}, False),  # which has names
+        ({"W": IN_ORDER[0]}, {"W": ("W",), "b": ("b",)}, False),
+        ([np.ones((2, 3)), np.ones(3)], {"W": ("W",), "b": ("b",)}, False),
+        (IN_ORDER[:1], {"W": ("W",), "b": ("b",)}, False),
+    ],
+)
+def test_a_list_is_read_in_the_order_of_a_dict_where_every_shape_fits(
+    result: Any, paths: Any, read: bool
+) -> None:
+    shapes = {"W": (2, 3), "b": (2,)}
+    readings: dict[str, None] = {}
+    expected = Expected(("W", "b"), {}, shapes, np.float64, paths=paths)
+    found = read_in_order(result, expected, readings)
+    assert (found is not None) is read
+    assert bool(readings) is read
+    if read:
+        assert isinstance(found, dict)
+        assert found["W"] is IN_ORDER[0]
+        assert found["b"] is IN_ORDER[1]
+
+
+def test_a_list_whose_shapes_fit_in_another_order_is_not_read() -> None:
+    paths: Any = {"W": ("W",), "b": ("b",)}
+    expected = Expected(("W", "b"), {}, {"W": (2, 3), "b": (2,)}, np.float64, paths=paths)
+    found = read_in_order(IN_ORDER[::-1], expected, {})
+    assert isinstance(found, Breach)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.mistakes == ()
