@@ -295,9 +295,8 @@ def read_in_order(
     if not flat or not isinstance(listed, tuple | list) or hasattr(listed, "_fields"):
         return None
     shapes = [expected.shapes[name] for name in expected.names]
-    if [
-        attempt(np.shape, each) for each in result
-    ] == shapes:  # the first may be a number as the loss is
+    whole = [attempt(np.shape, each) for each in result]
+    if whole == shapes:  # the first parameter may be a number, as the loss is
         loss, listed = {}, result
     given = [np.shape(each) for each in listed] if len(listed) == len(shapes) else []
     names = ", ".join(expected.names)
@@ -346,7 +345,8 @@ def read_by_gradient_names(
     rest = {str(k): v for k, v in others.items() if k not in used and v is not None}
     pairs = [(n, write_keys(p)) for n, p in found.items() if p != paths[n]]
     listed = ", ".join(f"{spelled} for {n}" for n, spelled in pairs[:SHOWN])
-    readings[f"Gradients are read by the names that you return: {listed}."] = None
+    if pairs:
+        readings[f"Gradients are read by the names that you return: {listed}."] = None
     named = {n: arrays[path] for n, path in found.items()}
     return name_results(loss | rest | named, expected, readings)
 

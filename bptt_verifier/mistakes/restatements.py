@@ -27,10 +27,10 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.program.backward import Change, is_scale
 from bptt_verifier.program.structure import Structure, find_recurrent
 
-# Names of mistakes that take the value of another step, or nothing where there is none.
 SCALED = frozenset(["path-counted-twice", "constant-factor"])
 TAIL = 12  # operations between a path and the loss, at most, whose factors may be meant
 EQUAL = 1e-9  # relative distance of two factors that are one
+# Names of mistakes that take the value of another step, or nothing where there is none.
 OTHER_VALUES = frozenset(["input-off-by-one", "hidden-state-off-by-one", "wrong-operand"])
 
 

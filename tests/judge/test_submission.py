@@ -378,3 +378,14 @@ def test_a_list_whose_shapes_fit_in_another_order_is_not_read() -> None:
     assert isinstance(found, Breach)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.mistakes == ()
+
+
+def test_names_that_are_those_expected_are_not_said_to_be_read_in_another_way() -> None:
+    def read(result: Any) -> Any:
+        raise TypeError("not this structure")
+
+    expected = Expected(("W", "b"), {}, {"W": (2, 3), "b": (2,)}, np.float64, read)
+    readings: dict[str, None] = {}
+    found = read_results(dict(zip("Wb", IN_ORDER, strict=True)), expected, readings)
+    assert isinstance(found, dict)
+    assert readings == {}
