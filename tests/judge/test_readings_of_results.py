@@ -10,6 +10,7 @@ import pytest
 from bptt_verifier import Report, Verdict, verify, verify_own_model
 from bptt_verifier.judge.files import DERIVATION, choose_kind
 from bptt_verifier.judge.one_case import compare_case
+from bptt_verifier.judge.submission import Breach, Expected, name_results
 from bptt_verifier.program.source_file import find_definitions, read_cells
 from manual_bptt import rnn
 
@@ -58,6 +59,27 @@ def test_gradients_are_read_by_their_names_or_in_order(case: str) -> None:
     assert judge(write, 1.3).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.parametrize("case", ["beside the loss", "tuple and loss"])
+def test_a_loss_beside_gradients_under_other_names_is_compared(case: str) -> None:
+    def write(p: Any, U: Any, b: Any, w: Any) -> Any:
+        true, gradients = READ[case][0](p, U, b, w)
+        return 1.3 * true, gradients
+
+    report = judge(write)
+    assert report.verdict is Verdict.DISAGREES
+    wrong = [n for n, each in report.parameters.items() if each.verdict is Verdict.DISAGREES]
+    assert wrong == ["loss"]
+
+
+def test_what_stands_beside_gradients_under_other_names_is_listed() -> None:
+    def write(p: Any, U: Any, b: Any, w: Any) -> Any:
+        return {"dU": U, "grad_U": None, "db": b, "dw": w, "hidden": b, "unset": None}
+
+    report = judge(write)
+    assert report, str(report)
+    assert sum("Not checked: hidden. The" in note for note in report.notes) == 1
+
+
 def test_names_of_nested_gradients_are_read() -> None:
     given = {"enc": [{"U": params["U"], "b": params["b"]}], "w": params["w"]}
 
@@ -85,6 +107,7 @@ def test_results_that_may_be_read_in_several_ways_are_inconclusive(case: str) ->
     report = judge(write)
     assert (report.verdict, report.mistakes, report.cases) == (Verdict.INCONCLUSIVE, (), 0)
     assert said in report.notes[-1]
+    assert "expected the gradients by name, " in report.notes[-1]
     one = compare_case(lambda p: write(p, *slopes(p)), loss, params, "1")
     assert one.verdict is Verdict.INCONCLUSIVE
     assert said in " ".join(one.notes)
@@ -118,6 +141,11 @@ def test_a_gradient_that_is_zero_may_be_left_out(more: Any) -> None:
     assert idle.verdict is Verdict.DISAGREES
 
 
+def test_not_every_gradient_may_be_left_out() -> None:
+    unused = Expected(("U",), {}, {"U": (2,)}, float, zeros=("U",))
+    assert isinstance(name_results({}, unused), Breach)
+
+
 NUMBERS = {
     "objects": lambda v: v.astype(object),
     "fractions": lambda v: np.array([Fraction(float(each)) for each in v]),
@@ -135,7 +163,7 @@ def test_the_numbers_of_objects_and_complex_arrays_are_taken(kind: str) -> None:
 
 
 def test_what_is_no_real_number_is_none() -> None:
-    changes: list[Any] = [lambda v: v + 1e-3j, lambda v: np.array([v[0], None])]
+    changes: list[Any] = [lambda v: v + np.array([1e-3j, 0]), lambda v: np.array([v[0], None])]
     for change in changes:
         report = judge(lambda p, U, b, w, f=change: {"U": U, "b": f(b), "w": w})
         assert [mistake.name for mistake in report.mistakes] == ["wrong-shape"]

@@ -170,3 +170,12 @@ def test_what_is_alike_at_all_neighbours_does_not_scatter_however_large_it_is() 
     found = measure_scatter(moving, np.full(3, 1e-13), np.full(3, 1e-16), 10)
     assert np.isfinite(found.limit).all()
     np.testing.assert_allclose(found.limit[1] / 3e175, found.limit[0] / 1.25e303, rtol=1e-6)
+
+
+def test_errors_whose_squares_overflow_scatter_as_others_do_and_zeros_do_not() -> None:
+    errors = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
+    allowed, size = np.array([1.0, 1.0]), np.array([1e200, 1.0])
+    usual = measure_scatter(list(errors), allowed, np.zeros(2), 10)
+    large = measure_scatter(list(errors * size), allowed * size, np.zeros(2), 10)
+    np.testing.assert_allclose(large.limit, usual.limit * size, rtol=1e-15)  # 5 roundoffs
+    np.testing.assert_allclose(large.mean, usual.mean * size, rtol=1e-15)
