@@ -98,6 +98,7 @@ class SubjectJudgement(Judgement):
     results. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
     that are not finite at large values alone, or in half precision; `doubtful` are those found
     before the precision is known. `learnt` counts the cases from which it was to be learnt.
+    `settled` has what scatter has decided of a case, by the identity of what was found there.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class SubjectJudgement(Judgement):
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
+        self.settled: dict[int, Compared] = {}
 
     @property
     def steps(self) -> Sequence[Callable[[], Report | None]]:
@@ -192,8 +194,12 @@ class SubjectJudgement(Judgement):
         return None
 
     def compare_extreme_cases(self) -> Report | None:
-        """Compare the gradients at extreme cases, if all others agree."""
-        if any(found.fails for found in (*self.compared, *self.probes)):
+        """Compare the gradients at extreme cases, unless another case shows that one is wrong.
+
+        Errors beyond the bound may be rounding: whoever computes by other formulas is asked, too.
+        """
+        compared = [*self.compared, *self.probes]
+        if any(each.fails for each in compared) and any(e.fails for e in self.settle(compared)):
             return None
         ended = map(self.compare_case, self.subject.draw_extreme_cases())
         return next((report for report in ended if report is not None), None)
@@ -295,13 +301,20 @@ class SubjectJudgement(Judgement):
             self.advance(found)
         return None
 
+    def settle(self, compared: Sequence[Compared]) -> list[Compared]:
+        """Decide by scatter where gradients exceed their allowed errors, once at every case."""
+        known = [self.settled.get(id(found), found) for found in compared]
+        names = list_gradients(compared)
+        settled = settle(self.attempt, self.subject, known, names, self.confirmed)
+        self.settled = {id(found): each for found, each in zip(compared, settled, strict=True)}
+        return settled
+
     def conclude(self) -> Report:
         """Decide where errors exceed what is allowed, repeat some calls, and report."""
         compared, count = [*self.compared, *self.probes], len(self.compared)
         if len(self.overflows) > len(compared):
             return self.refuse(self.overflows[0])
-        names = list_gradients(compared)
-        settled = settle(self.attempt, self.subject, compared, names, self.confirmed)
+        settled = self.settle(compared)
         again = partial(compare_at, self.submission, self.subject, precision=self.precision)
         changed, remarks = find_dependence(self.submission, settled, again)
         if changed is not None:

@@ -20,6 +20,7 @@ from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import compare
 
 CASES = 6  # cases that are repeated in every way, one of eight at most
+MOST_ZEROS = 12  # cases with zeros in other gradients that are repeated in poisoned memory
 FEW = 2  # such cases where something is wrong anyway
 FAILING = 3  # failing cases that are asked once more
 CALLS = 64  # calls in all, unless they take long
@@ -136,7 +137,8 @@ def draw_repetitions(
     wrong = [found for found in compared if found.fails]
     cases = FEW if wrong else CASES
     chosen = compared[:: max(8, -(-len(compared) // cases))]
-    for found in chosen:
+    zeros = {key: found for found in compared if any(key := find_zeros(found))}
+    for found in [*chosen, *[*zeros.values()][:MOST_ZEROS]]:
         yield from ((found, list_poisoned(byte)) for byte in POISON)
     for found in [*wrong[:FAILING], *reversed(chosen)]:
         yield found, AGAIN
@@ -147,6 +149,12 @@ def draw_repetitions(
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN
+
+
+def find_zeros(found: Compared) -> tuple[float, ...]:
+    """Find which part of each true gradient is zero: a submission may leave zeros unwritten."""
+    shares = (float((found.values[name] == 0).mean()) for name in found.gradients)
+    return tuple(share if share in (0.0, 1.0) else 0.5 for share in shares)
 
 
 def describe_change(

@@ -16,7 +16,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
-from bptt_verifier.program.gradient_names import ONLY, find_all_gradients
+from bptt_verifier.program.gradient_names import ONLY, find_all_gradients, is_named_gradient
 from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
@@ -140,6 +140,7 @@ class Expected(NamedTuple):
 
 
 SHOWN = 10  # names in a sentence
+FORWARD = ("loss", "prediction")  # results that are no gradients
 
 
 class Breach(NamedTuple):
@@ -186,13 +187,30 @@ class Submission:
         self.unknown: dict[str, None] = {}  # names of others, in order
         self.raised_by_settings = ""
         self.raised_by_format = ""
+        self.meanings: dict[str, str] = {}  # what results are whose names are not those expected
         self.readings: dict[str, None] = {}  # sentences on how results are read, in order
 
     def select_known(self, found: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
         """Select the results that can be compared, and remember the names of the others."""
         self.known = tuple(expected.shapes)
+        found = {self.find_meaning(name, found, expected): value for name, value in found.items()}
         self.unknown |= dict.fromkeys(name for name in found if name not in expected.shapes)
         return {name: value for name, value in found.items() if name in expected.shapes}
+
+    def find_meaning(self, name: str, found: Mapping[str, Any], expected: Expected) -> str:
+        """Find what a result is: `dx` is the gradient of x, if it has that shape at its first call.
+
+        Axes in another order may have the same sizes at a later one.
+        """
+        if name in expected.shapes:
+            return name
+        if name not in self.meanings:
+            others = expected.shapes.keys() - {*expected.names, *FORWARD, *found}
+            fitting = [n for n in others if attempt(np.shape, found[name]) == expected.shapes[n]]
+            self.meanings[name] = next((n for n in fitting if is_named_gradient(name, n)), name)
+            if self.meanings[name] != name:
+                self.readings[f"{name} is read as the gradient of {self.meanings[name]}."] = None
+        return self.meanings[name]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -203,8 +221,8 @@ class Submission:
             names = [printable(name) for name in list(self.unknown)[:SHOWN]]
             more = f" and {len(self.unknown) - SHOWN} others" if len(self.unknown) > SHOWN else ""
             notes.append(
-                f"Not checked: {', '.join(names)}{more}. The results compared for this model are "
-                f"{', '.join(self.known)}."
+                f"Not checked: {', '.join(names)}{more}. Results of this model that can be "
+                f"compared have the names {', '.join(self.known)}."
             )
         return tuple(notes)
 
@@ -402,7 +420,7 @@ def name_results(
 
 def name_result(name: str) -> str:
     """Name a result as a message does."""
-    return f"the {name}" if name in ("loss", "prediction") else f"the gradient for {name}"
+    return f"the {name}" if name in FORWARD else f"the gradient for {name}"
 
 
 def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:

@@ -243,12 +243,12 @@ def test_results_of_unknown_names_are_reported_as_not_checked() -> None:
     def gradients(params, x, y, h0):
         found = rnn.value_and_grad(rnn.Params(*params), x, y, h0)[1]
         others = {f"other{i}": 0 for i in range(20)}
-        return {**found._asdict(), "dx": 0 * x, "dh0": 7 * h0, "predictions": y} | others
+        return {**found._asdict(), "d_in": 0 * x, "dstate": 7 * h0, "predictions": y} | others
 
     report = verify(gradients, examples=4)
     assert report
     (note,) = report.notes
-    assert note.startswith("Not checked: dx, dh0, predictions, other0")
+    assert note.startswith("Not checked: d_in, dstate, predictions, other0")
     assert "and 13 others" in note
     assert "prediction, loss" in note
     assert note in report.to_dict()["notes"]

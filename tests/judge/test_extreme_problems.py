@@ -1,7 +1,7 @@
 """What is wrong in a special case alone is caught: some sizes, large values, no initial state."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -133,14 +133,15 @@ def test_clipped_gradients_are_named(cell: str, limit: float) -> None:
 
 
 def plain(
-    params: Any, x: Any, y: Any, *, largest: float = np.inf, residual: float = np.inf
-) -> Gradients:
+    params: Any, x: Any, y: Any, *, largest: float = np.inf, residual: float = np.inf,
+    tanh: Callable[[Any], Any] = np.tanh,
+) -> Gradients:  # fmt: skip
     """The RNN with slopes zeroed beyond |a| = `largest`, and the residual clipped."""
     U, W, V = params
     h, a = [np.zeros((x.shape[1], len(W)), x.dtype)], []
     for x_t in x:
         a.append(x_t @ U.T + h[-1] @ W.T)
-        h.append(np.tanh(a[-1]))
+        h.append(tanh(a[-1]))
     dy = 2 * np.clip(h[-1] @ V.T - y, -residual, residual) / y.size
     dU, dW, dh = np.zeros_like(U), np.zeros_like(W), dy @ V
     for t in reversed(range(len(x))):
@@ -154,6 +155,23 @@ def plain(
 )
 def test_saturated_slopes_and_clamped_losses_are_caught(wrong: dict[str, float]) -> None:
     assert judge(lambda p, x, y: plain(p, x, y, **wrong)).verdict is Verdict.DISAGREES
+
+
+def tanh_by_exponentials(a: Any) -> Any:
+    """Tanh, of which small values lose digits."""
+    e = np.exp(-2 * np.abs(a))
+    return np.sign(a) * (1 - e) / (1 + e)
+
+
+def test_extreme_cases_are_tried_where_other_formulas_exceed_the_bound() -> None:
+    def derive(params: Any, x: Any, y: Any, largest: float = np.inf) -> Any:
+        return plain(params, x, y, largest=largest, tanh=tanh_by_exponentials)
+
+    report = verify(derive)
+    assert report, str(report)
+    assert "scatter like rounding" in " ".join(report.notes)  # so that the test is one
+    assert report.largest_sizes["T"] == 200
+    assert verify(partial(derive, largest=7)).verdict is Verdict.DISAGREES
 
 
 def with_ones(state: Any, params: Any, x: Any) -> Any:

@@ -128,7 +128,7 @@ def test_what_agrees_is_reported_with_all_notes_in_order() -> None:
         "a note",
         f"24 of 24 cases {COUNTED}",
         "unseen",
-        "Not checked: other. The results compared for this model are w, loss.",
+        "Not checked: other. Results of this model that can be compared have the names w, loss.",
     )
 
 

@@ -161,9 +161,9 @@ def test_an_exception_for_another_layout_is_a_note_and_no_mistake() -> None:
     assert "ValueError: C order, please" in " ".join(report.notes)
 
 
-def test_memory_that_happens_to_be_zero_hides_no_unwritten_output(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def make_empty(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """`np.empty_like` of memory that is zero until some is poisoned."""
     poisoned = False
     full = np.full
 
@@ -173,13 +173,29 @@ def test_memory_that_happens_to_be_zero_hides_no_unwritten_output(
         return full(shape, value, dtype)
 
     monkeypatch.setattr(np, "full", filling)
+    return lambda array: np.empty_like(array) if poisoned else np.zeros_like(array)
 
+
+def test_memory_that_happens_to_be_zero_hides_no_unwritten_output(make_empty: Any) -> None:
     def gradients(params: Any, x: Any, y: Any) -> Any:
         found = rnn_gradients(params, x, y)
-        W = np.empty_like(found["W"]) if poisoned else np.zeros_like(found["W"])
+        W = make_empty(found["W"])
         W[1:] = found["W"][1:]
         W[0] += found["W"][0]
         return found | {"W": W}
+
+    with np.errstate(all="ignore"):
+        report = verify(gradients, examples=8)
+    assert [m.name for m in report.mistakes] == ["unwritten-output"], str(report)
+
+
+@pytest.mark.extreme
+def test_an_output_that_is_not_written_where_it_is_zero_is_named(make_empty: Any) -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        found, used = rnn_gradients(params, x, y), x.any(axis=(0, 1))
+        U = make_empty(found["U"])
+        U[:, used] = found["U"][:, used]
+        return found | {"U": U}
 
     with np.errstate(all="ignore"):
         report = verify(gradients, examples=8)

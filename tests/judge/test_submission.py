@@ -141,7 +141,7 @@ def test_results_are_returned_under_known_names_as_arrays() -> None:
     found = ask(submission, call, EXPECTED, "this case")
     assert isinstance(found, dict)
     assert {name: value.tolist() for name, value in found.items()} == {"U": 1.0, "W": [1.0, 2.0]}
-    said = "Not checked: other. The results compared for this model are U, W."
+    said = "Not checked: other. Results of this model that can be compared have the names U, W."
     assert submission.notes == (said,)
 
 
