@@ -125,10 +125,11 @@ class OwnSubject(Subject):
             ),
             default=0.0,
         )
-        yield (
-            f"The entries of the gradients compared are at most {largest:.2g}: a clip to a larger "
-            "limit would not have been seen."
-        )
+        if largest:
+            yield (
+                f"The entries of the gradients compared are at most {largest:.2g}: a clip to a "
+                "larger limit would not have been seen."
+            )
 
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Say so where the submission agrees at the parameters given and near them.

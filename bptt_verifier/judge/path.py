@@ -334,5 +334,5 @@ class SubjectJudgement(Judgement):
             return report._replace(notes=(*where, *report.notes))
         if report.verdict is not Verdict.AGREES:
             return report
-        unseen = self.subject.describe_unseen(compared)
+        unseen = self.subject.describe_unseen(settled)
         return report._replace(notes=(*report.notes, *unseen))

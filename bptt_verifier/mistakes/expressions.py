@@ -78,6 +78,10 @@ def read_expression(expression: str) -> Written | None:
             return Written("neg", write(operand))
         case ast.Subscript(value):
             return Written("", write(value))
+        case ast.Call(ast.Attribute(ast.Name(space), "where"), [which, chosen, other]) if (
+            space in NAMESPACES
+        ):
+            return Written("select_n", write(which, other, chosen))
         case ast.Call(ast.Attribute(ast.Name(space), name), [first, *others]) if (
             space in NAMESPACES and name in FUNCTIONS
         ):
@@ -118,7 +122,8 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
     if slot in known.producer:
         found = write_expression(known, known.producer[slot])
         inner = known.program.operations[known.producer[slot]]
-        if inner.where and inner.where == equation.where:
+        step = known.step.get(known.producer[slot])
+        if inner.where and inner.where == equation.where and step == known.step.get(number):
             # Of a function such as the mean.
             if inner.name == "broadcast_in_dim":
                 return name_operand(known, known.producer[slot], 0)

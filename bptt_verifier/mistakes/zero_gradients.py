@@ -1,7 +1,7 @@
 """Wrong gradients of parameters on which a loss does not depend, such as a bias that cancels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,7 @@ def describe_zeros(known: Structure, evidence: Sequence[Evidence], wrong: Sequen
         moved = [move(known, case.forward, name) for case in evidence]
         if any(changes for changes, _ in moved):
             continue
-        places = dict[str, None]()
-        for number in moved[0][1]:
-            where, text = known.program.operations[number].where, write_expression(known, number)
-            if text:
-                places.setdefault(f"`{text}` ({os.path.basename(where[0].file)}:{where[0].line})")
+        places = list_places(known, moved[0][1])
         said.append(
             f"{join_symbols([name])} is zero for all values of the parameters, and yours is not:"
             f" the loss does not depend on {name}."
@@ -44,27 +40,40 @@ def describe_zeros(known: Structure, evidence: Sequence[Evidence], wrong: Sequen
     return " ".join(said)
 
 
-def move(known: Structure, values: Sequence[Any], name: str) -> tuple[bool, list[int]]:
-    """Move a parameter; tell whether the loss changes, and find where the change is lost.
+def list_places(known: Structure, reached: Mapping[int, bool]) -> list[str]:
+    """List the expressions in which a change is lost at every step, with their lines."""
+    changes = dict[tuple[str, str], bool]()
+    for number, changed in reached.items():
+        operation, text = known.program.operations[number], write_expression(known, number)
+        if text:
+            (where, *_) = operation.where
+            place = f"`{text}` ({os.path.basename(where.file)}:{where.line})", operation.name
+            changes[place] = changed or changes.get(place, False)
+    return [*dict.fromkeys(place for (place, _), changed in changes.items() if not changed)]
 
-    It is lost in the operations of which an operand changes, and no result does.
+
+def move(known: Structure, values: Sequence[Any], name: str) -> tuple[bool, dict[int, bool]]:
+    """Move a parameter; tell whether the loss changes, and which operations pass the change on.
+
+    These are the operations of which an operand changes. Where no result does, it is lost.
     """
     program, rng = known.program, np.random.default_rng(0)
     params = {each: values[slot][0] for each, slot in program.leaves.items()}
     size = max(1.0, float(np.max(np.abs(params[name]), initial=0.0)))
     params[name] = params[name] + size * rng.uniform(-1, 1, np.shape(params[name]))
-    after, lost = forward(program, params), list[int]()
+    after, reached = forward(program, params), dict[int, bool]()
     changed = {program.leaves[name]}
     for number, operation in enumerate(program.operations):
         if not changed.intersection(operation.inputs):
             continue
-        slots = (*operation.inputs, *operation.outputs)
+        # An operand that stays may be as large as the start of a running maximum, −1e38.
+        slots = (*changed.intersection(operation.inputs), *operation.outputs)
         most = UNCHANGED * max(float(np.max(np.abs(values[s]), initial=0.0)) for s in slots)
         results = {s for s in operation.outputs if differ(values[s], after[s], most)}
         changed |= results
-        if not results and all(np.issubdtype(dtype, np.inexact) for dtype in operation.dtypes):
-            lost.append(number)
-    return program.result in changed, lost
+        if all(np.issubdtype(dtype, np.inexact) for dtype in operation.dtypes):
+            reached[number] = bool(results)
+    return program.result in changed, reached
 
 
 def differ(before: Any, after: Any, most: float) -> bool:

@@ -156,6 +156,12 @@ class Findings(NamedTuple):
     command: str = ""
 
     @property
+    def case_shown(self) -> str:
+        """What the counterexample is: a failing case, or the one that was asked for."""
+        fails = self.verdict is Verdict.DISAGREES
+        return "The smallest failing case" if fails else "The case that was compared"
+
+    @property
     def tried(self) -> str:
         """The number of cases, and the largest sizes among them."""
         sizes = " ".join(f"{letter}={size}" for letter, size in self.largest_sizes.items())

@@ -75,7 +75,7 @@ def lay_out(findings: Findings) -> Group:
         case, shown = findings.counterexample, show_numbers(findings.counterexample)
         parts += [
             "",
-            Text(f"The smallest failing case: {case.sizes_alone}; {shown.what} is"),
+            Text(f"{findings.case_shown}: {case.sizes_alone}; {shown.what} is"),
             Text(f"  yours     {shown.yours}\n  autodiff  {shown.autodiff}"),
             write_code(f"Reproduce: {case.reproduce}"),
         ]

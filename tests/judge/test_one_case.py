@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier import compare_case
+from bptt_verifier import Report, compare_case
 from bptt_verifier.tolerance.comparison import Verdict
 
 SETTINGS = [{"W": np.ones((2, 2)), "b": np.ones(2)}, {"W": np.ones((2, 3)), "b": np.ones(2)}]
@@ -34,6 +34,10 @@ def test_a_case_is_compared_at_the_values_that_its_name_draws() -> None:
         Verdict.AGREES, Verdict.DISAGREES,
     ]  # fmt: skip
     assert wrong.notes == ("At W = [[1, 1], [1, 1]], b = [1, 1].",)
+    for shown in (str, Report.to_html):
+        assert "smallest failing case" not in shown(report)
+        assert "The case that was compared" in shown(report)
+        assert "The smallest failing case" in shown(wrong)
     raised = compare_case(lambda p: 1 / 0, loss, SETTINGS[0], "0")
     assert [mistake.name for mistake in raised.mistakes] == ["raised"]
 

@@ -350,7 +350,6 @@ def answer_large(value: float, allowed: float = 0.0) -> Any:
         ([(8.0, 2.0**-3), (6.0, 0.0)], "8"),
         ([(8.0, 2.0**-2), (6.0, 0.0)], "6"),
         ([(8.0, np.inf)], "0.12"),
-        ([], "0"),
     ],
 )
 def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows(
@@ -358,6 +357,7 @@ def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows(
 ) -> None:
     (said,) = subject().describe_unseen([answer_large(*each) for each in cases])
     assert f" are at most {largest}: a clip to a larger limit would not" in said
+    assert [*subject().describe_unseen([])] == []
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from tests.support.own_models import sigmoid
         ("np.stack(hs, axis=1)", "stack", ("hs[0]", "hs[1]")),
         ("a[:, :H]", "", ("a",)),
         ("e.sum(axis=1)", "reduce_sum", ("e",)),
+        ("np.where(m[t], new, h)", "select_n", ("m[t]", "h", "new")),
     ],
 )
 def test_an_expression_is_read(expression: str, name: str, operands: tuple[str, ...]) -> None:
@@ -59,7 +60,7 @@ def loss(p, xp):  # type: ignore[no-untyped-def]
     for t in range(3):
         a = X[t] @ p["W"] + h @ p["U"] + p["b"]
         gate = sigmoid(h @ p["V"], xp)
-        h = xp.tanh(a) * gate
+        h = xp.where(X[t] > 0, xp.tanh(a) * gate, h)
         out = xp.einsum("bh,ho->bo", h, p["O"])
         total = total + xp.sum((out - X[t]) ** 2)
     return 0.5 * total
@@ -83,13 +84,15 @@ def names_of(known: Structure, expression: str, operation: str) -> set[tuple[str
 def test_operands_have_the_words_of_the_source(known: Structure) -> None:
     assert names_of(known, 'h @ p["U"]', "dot_general") == {("`h`", '`p["U"]`')}
     assert names_of(known, "xp.tanh(a) * gate", "mul") == {("`xp.tanh(a)`", "`gate`")}
+    kept = ("`X[t] > 0`", "`h`", "`xp.tanh(a) * gate`")
+    assert names_of(known, "xp.where(X[t] > 0, xp.tanh(a) * gate, h)", "select_n") == {kept}
     assert names_of(known, "0.5 * total", "mul") == {("`0.5`", "`total`")}
 
 
 def test_an_operand_without_words_has_the_name_of_its_parameter(known: Structure) -> None:
     ((*names,),) = names_of(known, 'xp.einsum("bh,ho->bo", h, p["O"])', "dot_general")
     assert "`O`" in names
-    assert {"`xp.tanh(a) * gate`"} | {"`O`"} == {*names}
+    assert {"`xp.where(X[t] > 0, xp.tanh(a) * gate, h)`"} | {"`O`"} == {*names}
 
 
 def test_activations_have_their_names_and_the_variables_of_their_results(known: Structure) -> None:

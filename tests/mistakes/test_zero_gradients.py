@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -103,6 +105,24 @@ def test_a_shift_of_a_softmax_cancels_in_the_quotient() -> None:
     assert "`e / xp.sum(e, axis=1, keepdims=True)`" in found.explanation
     assert "the loss does not depend on b" in found.explanation
     assert found.name == "unknown", found.explanation
+
+
+def test_what_a_running_maximum_takes_from_all_it_passes_on_itself() -> None:
+    def stabilised(p: Any, xp: Any) -> Any:
+        m, total = np.full(2, -1e38), 0.0
+        for x_t in X:
+            a = x_t @ p["W"] + p["b"]
+            highest = xp.maximum(m, a)
+            total, m = total + xp.sum(xp.exp(a - highest) * (1 + x_t[0])), m * 0 + highest
+        return total
+
+    def gradients(p: Any) -> Any:
+        (grad,) = (jax.grad(lambda q: stabilised(q, jnp))(p),)
+        return {"W": np.asarray(grad["W"]), "b": np.full(2, 0.3)}
+
+    (found,) = diagnose_numbers(stabilised, ones(W=(3, 2), b=(2,)), gradients, least=LEAST)
+    assert "does not depend on b. `a - highest` (" in found.explanation
+    assert "xp.maximum" not in found.explanation
 
 
 def test_a_parameter_itself_in_the_place_of_zero_is_an_update() -> None:
