@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_operand, quote_expression
+from bptt_verifier.mistakes.expressions import name_operand, quote_apart, quote_expression
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -242,8 +242,9 @@ def list_adjoint_mistakes(
             for other in near:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
-                used = quote_expression(known, chosen[-1])
-                right = quote_expression(known, group[-1])
+                used, right = quote_apart(known, chosen[-1], group[-1])
+                if used == right:  # as inside np.interp
+                    used, right = f"one part of {used}", "another"
                 what = f"the gradient of {name_operand(known, group[-1], operand)} is computed from"
                 what += f" the gradient of {used}, where that of {right} belongs"
                 activations = find_activations(known, chosen)

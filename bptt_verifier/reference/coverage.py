@@ -46,9 +46,10 @@ def describe_cases(
         )
     damped = sum(selection.damped for selection in selections)
     if damped and least:
+        have = "has" if damped == 1 else "have"
         notes.append(
-            f"{damped} of {total} cases have smaller values than usual, because the gradient is "
-            "ill-conditioned at larger ones, or it would overflow in float32."
+            f"{damped} of {total} cases {have} smaller values than usual: at larger ones the "
+            "gradient is ill-conditioned, or float32 would overflow."
         )
     keeping = sum(selection.keeping for selection in selections)
     if keeping:
