@@ -140,6 +140,14 @@ class Subject(ABC):
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
+    def has_converged(self, case: Case) -> bool | None:
+        """Tell whether the iterations of the loss to a fixed point reach it; None without any."""
+        return None
+
+    def describe_iteration(self, case: Case) -> str:
+        """Describe where an iteration of the loss is; empty where that is not known."""
+        return ""
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None
