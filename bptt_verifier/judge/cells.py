@@ -444,7 +444,7 @@ class CellSubject(Subject):
         found = []
         for each in compared:
             gradients = {name: each.submitted[name] for name in each.gradients}
-            dtype = find_coarsest_dtype(*each.submitted.values())
+            dtype = find_coarsest_dtype(*gradients.values())
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
 

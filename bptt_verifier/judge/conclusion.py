@@ -86,7 +86,7 @@ def describe_precision(
     coarser: dict[str, dict[str, None]] = {}
     for found in compared:
         finest = find_coarsest_dtype(*found.case.arguments.values())
-        for name in found.gradients:
+        for name in dict.fromkeys((*found.gradients, *found.submitted)):
             returned = found.submitted[name].dtype
             if np.finfo(returned).eps > np.finfo(finest).eps:
                 coarser.setdefault(str(returned), {})[name] = None

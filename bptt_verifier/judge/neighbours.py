@@ -46,13 +46,19 @@ def weigh(
 
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
-    entries of the verdict. Neighbours are `far` where the submission's format is not known.
+    entries of the verdict. Neighbours are `far` where the submission's format is not known, and
+    those of results in half precision are asked for these results alone.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
     decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
     if the submission fails at too many neighbours, or if a second call at the case itself changes a
     result, which rounding does not.
     """
-    half = any(is_half(found.dtypes[name]) for name in names)
+    halves = [name for name in names if is_half(found.dtypes[name])]
+    if halves and len(halves) < len(names):
+        finer = [name for name in names if name not in halves]
+        found = weigh(attempt, subject, found, halves, entries, decisive, far)
+        return weigh(attempt, subject, found, finer, entries, decisive, far)
+    half = bool(halves)
     distance = IN_HALF if half else FAR if far else DISTANCE
     errors = collect_errors(attempt, subject, found.case, names, distance)
     again, unsure = attempt(found.case), list[str]()

@@ -14,10 +14,12 @@ from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.fixed_points import Iteration, find_iterations, has_converged
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.program.torch_losses import over_arrays
+from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
@@ -55,6 +57,8 @@ class OwnSubject(Subject):
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
+        # By the number of a program, which lives as long as the model: one path has one program.
+        self.iterations = dict[int, list[Iteration]]()
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
@@ -149,6 +153,30 @@ class OwnSubject(Subject):
                 "meant to hold near the parameters given alone, as where an iteration of the loss "
                 "converges, judge them there: --case 0."
             )
+
+    def has_converged(self, case: Case) -> bool | None:
+        """Tell whether the iterations of the loss to a fixed point reach it; None without any."""
+        program, iterations = self.find_iterations(case)
+        if program is None or not iterations:
+            return None
+        return has_converged(program, iterations, widen(case.arguments))
+
+    def describe_iteration(self, case: Case) -> str:
+        """Describe the line at which the value of an iteration is computed."""
+        _, iterations = self.find_iterations(case)
+        places = [place for each in iterations[-1:] for place in each.first.where[:1]]
+        return f" at `{places[0].text}` ({places[0]})" if places else ""
+
+    def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:
+        """Find the program of the path that the loss takes at a case, and its iterations."""
+        with isolate_float64(self.model.loss):
+            program = self.model.find_program(case.arguments, case.point.setting)
+        if program is None:
+            return None, []
+        known = self.iterations.get(id(program))
+        if known is None:
+            known = self.iterations[id(program)] = find_iterations(program)
+        return program, known
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

@@ -42,6 +42,7 @@ from bptt_verifier.judge.neighbours import (
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
+from bptt_verifier.judge.unconverged import leave_out_unconverged
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
@@ -314,7 +315,11 @@ class SubjectJudgement(Judgement):
         compared, count = [*self.compared, *self.probes], len(self.compared)
         if len(self.overflows) > len(compared):
             return self.refuse(self.overflows[0])
-        settled = self.settle(compared)
+        converged = leave_out_unconverged(self.attempt, self.subject, compared)
+        if converged is None:
+            settled = self.settle(compared)
+        else:
+            compared, settled, count = converged.compared, converged.settled, len(converged.settled)
         again = partial(compare_at, self.submission, self.subject, precision=self.precision)
         changed, remarks = find_dependence(self.submission, settled, again)
         if changed is not None:
@@ -322,9 +327,12 @@ class SubjectJudgement(Judgement):
         given = self.subject.format_given
         formats = describe_precision(compared, settled, self.precision, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
-        # Where a coarser format hides mistakes, the cases are counted in that one alone.
-        stated = [n for n in self.subject.notes if not (hidden and n.endswith(COUNTED))]
-        notes = (*formats, *stated, *hidden, *remarks)
+        # Where a coarser format hides mistakes, the cases are counted in that one alone, and of
+        # those that are left out none is counted.
+        left_out = () if converged is None else converged.notes
+        counted = hidden or left_out
+        stated = [n for n in self.subject.notes if not (counted and n.endswith(COUNTED))]
+        notes = (*left_out, *formats, *stated, *hidden, *remarks)
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
@@ -138,6 +140,14 @@ class Subject(ABC):
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
+    def has_converged(self, case: Case) -> bool | None:
+        """Tell whether the iterations of the loss to a fixed point reach it; None without any."""
+        return None
+
+    def describe_iteration(self, case: Case) -> str:
+        """Describe where an iteration of the loss is; empty where that is not known."""
+        return ""
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None
@@ -180,12 +190,22 @@ class Subject(ABC):
 def find_dtype(name: str, submitted: dict[str, Array], case: Case, precision: Any = None) -> Any:
     """Find the coarsest dtype of a result and of the argument that it belongs to.
 
-    For the loss, which may be a Python number, that is the coarsest dtype of everything.
+    The loss may be a Python number: it is as coarse as all arguments and all gradients are.
     `precision` is the format in which the submission computes, if it is known to be coarser.
     """
-    every = case.arguments.values()
+    every = [*case.arguments.values()]
     argument = case.arguments.get(name)
-    if name == "loss" and argument is None:
-        return find_coarsest_dtype(*submitted.values(), *every, precision=precision)
     related = every if argument is None else [argument]
+    if name == "loss" and argument is None:
+        related = [*related, *find_finest_gradient(submitted, case)]
     return find_coarsest_dtype(submitted[name], *related, precision=precision)
+
+
+def find_finest_gradient(submitted: dict[str, Array], case: Case) -> list[Array]:
+    """Find the gradient of the finest dtype, zeros not counted; none where there is none.
+
+    One gradient or a prediction may be rounded when it is returned, whatever computed the loss.
+    """
+    every = [v for n, v in submitted.items() if n not in OF_FORWARD or n in case.arguments]
+    every = [v for v in every if v.any()] or every
+    return sorted(every, key=lambda value: float(np.finfo(value.dtype).eps))[:1]

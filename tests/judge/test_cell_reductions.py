@@ -426,7 +426,8 @@ def test_exact_values_are_asked_of_the_small_problems_first() -> None:
     chosen = subject()
     submission = Submission(chosen, lambda _: True)
     compared = [submission.at(each) for each in (FULL, ONES, SIX)]
-    compared[1].submitted["loss"] = np.ones(1, np.float32)
+    compared[1].submitted["W"] = compared[1].submitted["W"].astype(np.float32)
+    compared[2].submitted["prediction"] = np.ones(1, np.float16)  # says nothing of gradients
     found = [*chosen.choose_for_exact_values(compared)]
     assert [each.problem.sizes for each in found] == [ONES, SIX, FULL]
     assert {*found[0].submitted} == {"W"}

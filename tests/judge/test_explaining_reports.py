@@ -38,6 +38,14 @@ def test_each_coarser_format_that_is_returned_is_said_once() -> None:
     assert [*describe_precision([right], [right], None, ())] == []
 
 
+def test_the_format_of_a_rounded_prediction_is_said() -> None:
+    true = {"prediction": np.ones(1), "a": np.ones(1)}
+    found = state_compared(true | {"prediction": np.ones(1, np.float16)}, true, true)
+    assert [*describe_precision([found], [found], None, ())] == [
+        "You return float16 for prediction where the arguments are finer: judged in float16."
+    ]
+
+
 def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> None:
     single = {"a": np.ones(1, np.float32)}
     found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})

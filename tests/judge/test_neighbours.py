@@ -214,6 +214,24 @@ def test_a_coarse_prediction_does_not_hide_a_wrong_gradient() -> None:
 
 
 @pytest.mark.rest
+@pytest.mark.parametrize("coarse", ["prediction", "V"])
+@pytest.mark.parametrize("factor", [1.0, 1.002])
+def test_a_coarse_result_does_not_hide_a_wrong_loss(coarse: str, factor: float) -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        weights = rnn.Params(*params)
+        loss, found = rnn.value_and_grad(weights, x, y)
+        every = found._asdict() | {"prediction": rnn.predict(weights, x)}
+        with np.errstate(over="ignore"):
+            rounded = every[coarse].astype(np.float16)
+        exact = {name: getattr(found, name) for name in "UWV"}
+        return exact | {"loss": factor * float(loss), coarse: rounded}
+
+    report = verify(gradients, examples=20)
+    assert report.verdict is (Verdict.AGREES if factor == 1 else Verdict.DISAGREES), str(report)
+    assert [m.name for m in report.mistakes] == ["forward-differs"] * (factor != 1)
+
+
+@pytest.mark.rest
 def test_float32_inside_is_found_where_a_bias_is_zero_and_its_units_are_dead() -> None:
     x, y = np.array([[0.6, -1.1]]), np.array([[0.3, 0.7, -0.2]])
 

@@ -89,3 +89,19 @@ def test_a_result_is_judged_in_the_coarser_dtype_of_it_and_of_its_argument() -> 
     assert find("loss", {"loss": double, "U": half}, loss=single, W=half) == np.float32
     for name in ("loss", "W"):
         assert find(name, {name: double}, np.dtype(np.float16), W=single) == np.float16
+
+
+def test_a_loss_is_as_coarse_as_all_gradients_and_not_as_a_rounded_prediction() -> None:
+    double, half, zero = np.ones(2), np.ones(2, np.float16), np.zeros(2)
+    case = case_of(W=double, U=double)
+    formats: list[tuple[dict[str, Any], Any]] = [
+        ({"W": half, "U": half}, np.float16),
+        ({"W": half, "U": zero}, np.float16),  # zeros have no digits
+        ({"W": half, "U": double}, np.float64),
+        ({"W": zero, "U": zero}, np.float64),
+        ({"W": double, "U": double, "prediction": half}, np.float64),
+        ({"prediction": half}, np.float64),
+    ]
+    for others, expected in formats:
+        assert find_dtype("loss", {"loss": double, **others}, case) == expected
+        assert find_dtype("loss", {"loss": half, **others}, case) == np.float16

@@ -153,17 +153,19 @@ def test_a_format_is_inferred_from_errors_of_its_size(
 
 
 @pytest.mark.parametrize(
-    ("formats", "far", "distance"),
+    ("formats", "far", "distances"),
     [
-        (("f8", "f8"), False, DISTANCE),
-        (("f4", "f8"), False, DISTANCE),
-        (("f4", "f8"), True, FAR),
-        (("f2", "f8"), False, IN_HALF),
-        (("f2", "f2"), True, IN_HALF),
+        (("f8", "f8"), False, [DISTANCE]),
+        (("f4", "f8"), False, [DISTANCE]),
+        (("f4", "f8"), True, [FAR]),
+        (("f2", "f2"), True, [IN_HALF]),
+        # Half precision of one result explains nothing of another.
+        (("f2", "f8"), False, [IN_HALF, DISTANCE]),
+        (("f4", "f2"), True, [IN_HALF, FAR]),
     ],
 )
-def test_neighbours_are_as_far_away_as_the_coarsest_format_asks(
-    formats: tuple[str, str], far: bool, distance: float
+def test_neighbours_are_as_far_away_as_the_format_of_each_result_asks(
+    formats: tuple[str, str], far: bool, distances: list[float]
 ) -> None:
     ones, allowed = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 1e-9))
     submitted = dict.fromkeys("ab", 1 + np.ones(1))
@@ -176,8 +178,10 @@ def test_neighbours_are_as_far_away_as_the_coarsest_format_asks(
         return wrong
 
     weigh(attempt, subject_with_neighbours(), wrong, ["a", "b"], 10, far=far)
-    assert {each for _, each in asked[:NEIGHBOURS]} == {distance}
-    assert asked[NEIGHBOURS] == 0  # and the case itself once more
+    for number, distance in enumerate(distances):
+        start = number * (NEIGHBOURS + 1)
+        assert {each for _, each in asked[start : start + NEIGHBOURS]} == {distance}
+        assert asked[start + NEIGHBOURS] == 0  # and the case itself once more
 
 
 @pytest.mark.parametrize(("answers", "is_rounding"), [(8, True), (7, False), (0, False)])

@@ -12,7 +12,7 @@ STATED = "Your gradients agree at the parameters given and at the "
 x = np.array([0.7, -0.4, 0.9])
 
 
-def settle(p: Any, steps: int = 30) -> Any:
+def settle(p: Any, steps: int = 15) -> Any:
     z = np.zeros(3)
     for _ in range(steps):
         z = np.tanh(p["W"] @ z + x)
@@ -27,8 +27,8 @@ def differentiate_implicitly(p: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_an_implicit_gradient_holds_where_the_iteration_converges() -> None:
-    W = np.array([[0.1, -0.05, 0.02], [0.03, 0.08, -0.1], [-0.06, 0.04, 0.05]])
+def test_the_gradient_of_a_short_iteration_holds_where_it_converges() -> None:
+    W = np.array([[0.05, -0.02, 0.01], [0.02, 0.04, -0.05], [-0.03, 0.02, 0.02]])
 
     def loss(p: Any) -> Any:
         return np.sum(settle(p) ** 2)

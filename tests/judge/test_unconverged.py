@@ -1,0 +1,125 @@
+"""A gradient of a fixed point is right where the iteration of the loss converges, and only there.
+
+What disagrees far from the parameters given is left out where the iteration has not converged.
+"""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.unconverged import SEVERAL, leave_out_unconverged
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.reference.points import Point
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_compared
+
+W = 0.2 * np.random.default_rng(1).normal(size=(3, 3))
+X, AIM = np.array([0.7, -0.4, 0.9]), np.array([0.1, 0.2, -0.3])
+ONES = {"w": np.ones(2)}
+
+
+def settle(p: Any) -> Any:
+    z = np.zeros(3)
+    for _ in range(60):
+        z = np.tanh(p["W"] @ z + X)
+    return z
+
+
+def loss(p: Any) -> Any:
+    return np.sum((settle(p) - AIM) ** 2)
+
+
+def differentiate(p: Any, inverse: float = 1.0) -> Any:
+    z = settle(p)
+    slope = 1 - z**2
+    jacobian = inverse * slope[:, None] * p["W"]
+    adjoint = np.linalg.solve(np.eye(3) - jacobian.T, 2 * (z - AIM))
+    return {"W": np.outer(adjoint * slope, z)}
+
+
+@pytest.mark.slow
+def test_cases_are_left_out_in_which_the_iteration_has_not_converged() -> None:
+    report = verify_own_model(differentiate, loss, {"W": W})
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert "the iteration of your loss at `z = np.tanh(p[" in report.notes[0]
+    assert "has not converged" in report.notes[0]
+    left = int(report.notes[0].split()[1])
+    assert left > 0
+    assert report.cases == 24 - left
+    kept = f"{report.cases} of {report.cases} cases could have shown a mistake in every gradient."
+    assert report.notes[1] == kept
+    assert sum(note.endswith("in every gradient.") for note in report.notes) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inverse", [0.0, 0.999])
+def test_a_wrong_gradient_of_a_fixed_point_disagrees(inverse: float) -> None:
+    report = verify_own_model(lambda p: differentiate(p, inverse), loss, {"W": W}, timeout=1)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.cases == 24
+
+
+def state_found(number: int, fails: bool, near: bool = False) -> Compared:
+    found = state_compared({"w": np.ones(2) + 0.5 * fails}, ONES, {"w": np.full(2, 1e-9)})
+    return found._replace(case=found.case._replace(point=Point(number, near=near)))
+
+
+def leave_out(*found: tuple[Compared, bool | None]) -> Any:
+    """What is left out of cases of which it is known whether they have converged."""
+    known = {each.case.point.number: converged for each, converged in found}
+    subject: Any = SimpleNamespace(
+        has_converged=lambda case: known[case.point.number], zeros=frozenset(),
+        describe_iteration=lambda case: " there", has_vanishing_steps=False,
+        displace=lambda case, number, distance: case,
+    )  # fmt: skip
+    every = {each.case.point.number: each for each, _ in found}
+    return leave_out_unconverged(
+        lambda case: every[case.point.number], subject, [each for each, _ in found]
+    )
+
+
+def state_right(number: int) -> Iterator[tuple[Compared, bool]]:
+    return ((state_found(100 + k, fails=False), True) for k in range(number))
+
+
+def test_what_disagrees_is_left_out_where_several_cases_have_converged() -> None:
+    failing = state_found(1, fails=True)
+    found = leave_out((failing, False), *state_right(SEVERAL))
+    assert len(found.compared) == len(found.settled) == SEVERAL
+    assert found.notes[0].startswith("In 1 case the iteration of your loss there has not converged")
+    assert found.notes[0].endswith("your gradients agree in 4 cases in which it has converged.")
+    assert found.notes[1].startswith("4 of 4 cases could")
+    assert leave_out((failing, False), *state_right(SEVERAL - 1)) is None
+
+
+def test_what_agrees_is_kept_where_the_iteration_has_not_converged() -> None:
+    found = leave_out(
+        (state_found(1, fails=True), False), (state_found(2, fails=False), False),
+        *state_right(SEVERAL),
+    )  # fmt: skip
+    assert len(found.compared) == SEVERAL + 1
+    assert "in 4 cases in which" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("failing", "converged"),
+    [
+        (state_found(1, fails=True), True),
+        (state_found(1, fails=True), None),  # no iteration
+        (state_found(0, fails=True), False),  # the parameters given
+        (state_found(1, fails=True, near=True), False),
+        (state_found(1, fails=False), False),
+    ],
+)
+def test_nothing_else_is_left_out(failing: Compared, converged: bool | None) -> None:
+    assert leave_out((failing, converged), *state_right(SEVERAL)) is None
+
+
+def test_nothing_is_left_out_where_another_case_disagrees() -> None:
+    wrong = state_found(2, fails=True), True
+    left = state_found(1, fails=True), False
+    assert leave_out(left, wrong, *state_right(SEVERAL)) is None
