@@ -315,7 +315,8 @@ class CellSubject(Subject):
             options = dict.fromkeys(at.option, option)
             prediction = module.predict(at.params, at.x, **at.first, **options)
             other = float(losses.LOSSES[loss].value(prediction, at.y))
-            if abs(other - value) <= 1e-6 * abs(other):
+            stated = (option, loss) == (self.option, self.loss)
+            if not stated and abs(other - value) <= 1e-6 * abs(other):
                 named = ", ".join(f"{name} {option}" for name, option in options.items())
                 return f" It is that of {named or self.cell} with loss {loss}."
         missing = [name for name in self.states.all if name not in at.first]

@@ -376,7 +376,7 @@ def test_the_model_of_another_loss_is_named() -> None:
         assert chosen.name_model_of_loss(case, float(value) * (1 + 1.5e-6)) == ""
     zero = {"V": 0 * case.point.params.V}, {"y": 0 * case.point.y}
     at = case.point._replace(params=case.point.params._replace(**zero[0]), **zero[1])
-    said = " It is that of activation tanh with loss mse."
+    said = " It is that of activation tanh with loss half_sse."  # and of that which is stated
     assert chosen.name_model_of_loss(case._replace(point=at), 0.0) == said
     gated, case = make_named("lstm", "", "mse", by_name=("h0", "c0"))
     at = case.point
