@@ -1,0 +1,97 @@
+"""Names of gradients that tell a part of the name of their array: shapes have to tell the rest.
+
+`return J, grad` returns the gradient of the only argument of its shape; `gx` is that of `Wx`, and
+`da_next`, the adjoint that a loop over the steps carries, that of the state `a0` before them.
+Nothing is read where two arrays, or two results, fit.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient
+from bptt_verifier.program.leaves import Keys
+from bptt_verifier.program.own_calls import VECTORS, ArrayPlace, Calls
+from bptt_verifier.program.own_results import Results, follow
+from bptt_verifier.program.torch_tensors import to_array
+
+# Names of the gradient of all parameters in one array, beside those of structures of gradients.
+BARE = frozenset(
+    "dJ dL dE dloss nabla jac gradJ grad_J flat_grad grad_flat grad_vec full_grad".split()
+)
+VECTOR = re.compile(r"param|theta|weight", re.IGNORECASE)  # in the name of all parameters
+
+
+class Reading(NamedTuple):
+    """The gradients that a part of their name tells of, by array, and what a report says of it."""
+
+    found: dict[str, Keys]
+    said: str = ""
+
+    def add(self, found: Mapping[str, Keys], results: Results, why: str) -> "Reading":
+        """Add further gradients, which are read for the same reason."""
+        if not found:
+            return self
+        pairs = [
+            (name_result(p, results) or "a result without a name", n) for n, p in found.items()
+        ]
+        named = ", ".join(f"{spelled} for that of {name}" for spelled, name in pairs[1:])
+        first = f"{pairs[0][0]} is taken for the gradient of {pairs[0][1]}"
+        said = f"; {first}{', ' if named else ''}{named}, {why}"
+        return Reading({**self.found, **found}, self.said + said)
+
+
+def read_partial_names(
+    calls: Calls,
+    of_loss: Callable[..., Any],
+    places: Mapping[str, ArrayPlace],
+    found: Mapping[str, Keys],
+    results: Results,
+) -> Reading:
+    """Read the results that no array is found for by a whole name, beside those `found`."""
+    reading = Reading({})
+    if not found:
+        bare = find_bare(places, results)
+        reading = reading.add(bare, results, "which alone has its shape")
+    return reading
+
+
+def find_bare(places: Mapping[str, ArrayPlace], results: Results) -> dict[str, Keys]:
+    """Find the one array that a result without the name of an array is the gradient of.
+
+    The result has a bare name, such as `grad`, or none where the array is named as all parameters.
+    """
+    paths = [p for p in results.list_in_order() if is_bare(name_result(p, results))]
+    bare = [path for path in paths if name_result(path, results)] or paths
+    if len(bare) != 1:
+        return {}
+    shape = measure(follow(results.state, bare[0]))
+    arrays = [
+        n for n, place in places.items()
+        if measure(place.array) == shape and not find_kind(place.keys[-1])
+    ]  # fmt: skip
+    whole = [n for n in arrays if places[n].root == "arguments" and len(places[n].keys) == 1]
+    if len(arrays) != 1 or not whole:  # an item of a list is no vector of all parameters
+        return {}
+    told = name_result(bare[0], results) or VECTOR.search(arrays[0])
+    return {arrays[0]: bare[0]} if told else {}
+
+
+def is_bare(name: str) -> bool:
+    """True for the name of a gradient of all parameters, and for none."""
+    every = name in CONTAINERS or name in BARE
+    return not name or every or any(is_named_gradient(name, each) for each in VECTORS)
+
+
+def name_result(path: Keys, results: Results) -> str:
+    """Name a result by its own variable or key; empty where it has none."""
+    name = results.name(path) or path[-1]
+    return name if (isinstance(name, str) and path[1:]) or results.name(path) else ""
+
+
+def measure(array: Any) -> tuple[int, ...]:
+    """Measure the shape of an array or tensor."""
+    return tuple(np.shape(to_array(array)))
