@@ -19,6 +19,7 @@ import numpy as np
 from bptt_verifier.program.accumulated_gradients import describe_accumulated
 from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
+from bptt_verifier.program.carried_adjoints import find_carried, list_states
 from bptt_verifier.program.data_names import is_parameter_name
 from bptt_verifier.program.gradient_buffers import find_buffers
 from bptt_verifier.program.gradient_names import (
@@ -187,7 +188,25 @@ def read_function(
             f"{name}: expected a loss that depends on the parameters, found the same for others; "
             "let it call the forward pass, whose results of an earlier call do not change"
         )
-    return code
+    return code if chosen else compare_states(calls, code, results, said)
+
+
+def compare_states(calls: Calls, code: OwnCode, results: Results, said: str) -> OwnCode:
+    """Compare the adjoints of initial states that are arguments beside a structure, too.
+
+    The code stays as it is unless all of its parameters and these states are compared then.
+    """
+    states = list_states(calls.roots["arguments"], calls.structure) if calls.structure else {}
+    carried = find_carried(results, states, (), letterless=True)
+    if not carried:
+        return code
+    every = Calls(calls.name, calls.function, {"arguments": calls.roots["arguments"]})
+    every.run = calls.run
+    whole = every.make(calls.run)
+    found = attempt(lambda: assemble(every, whole, whole, results, (), said))
+    number = len(flatten(code.params).leaves) + len(carried)
+    more = not isinstance(found, Failure) and len(found.params) == number
+    return found if more else code  # type: ignore[no-any-return]
 
 
 def is_constant(code: OwnCode) -> bool:
@@ -332,7 +351,8 @@ def assemble(
     if dropped and not wanted:
         raise ValueError(f"{calls.name}: {dropped}")
     said += f"; not compared: {dropped}" if dropped else ""
-    said += describe_uncompared(results, [*compared, *left_out.values()])
+    beside_them = [*found.values()] or compared  # what else is in the structure of gradients
+    said += describe_uncompared(results, [*beside_them, *left_out.values()])
 
     tree = flatten(calls.params)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.carried_adjoints import find_carried, moves_loss
 from bptt_verifier.program.data_names import find_kind
 from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient
 from bptt_verifier.program.leaves import Keys
@@ -55,8 +56,18 @@ def read_partial_names(
     reading = Reading({})
     if not found:
         bare = find_bare(places, results)
-        reading = reading.add(bare, results, "which alone has its shape")
-    return reading
+        return reading.add(bare, results, "which alone has its shape")
+
+    def loss(params: Mapping[str, Any]) -> Any:
+        return follow(of_loss(params), results.loss)
+
+    states = {
+        name: place for name, place in places.items()
+        if place.root == "arguments" and name not in found
+    }  # fmt: skip
+    carried = find_carried(results, states, {*found.values()}, letterless=not calls.pair)
+    carried = {n: path for n, path in carried.items() if moves_loss(loss, n, places[n].array)}
+    return reading.add(carried, results, "the state before the first step")
 
 
 def find_bare(places: Mapping[str, ArrayPlace], results: Results) -> dict[str, Keys]:

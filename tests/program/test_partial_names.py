@@ -1,14 +1,11 @@
 """A name with a part of that of its array is read where one shape alone fits, and it is said."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bptt_verifier.judge.files import read_file
-from bptt_verifier.judge.verify import verify_own_model
+from tests.support.readings import read, require_comparison
 
-START = "import numpy as np\nrng = np.random.default_rng(0)\ndraw = lambda *n: rng.normal(size=n)\n"
 FLAT = """
 def cost(nn_params, X, y, lam):
     W, v = nn_params[:12].reshape(4, 3), nn_params[12:]
@@ -20,22 +17,6 @@ def cost(nn_params, X, y, lam):
     RETURN
 cost(draw(16), draw(5, 3), draw(5), 0.1)
 """
-
-
-def read(folder: Path, name: str, text: str, returns: str, factor: str = "1.0") -> Any:
-    """Read code that ends in a statement, with one gradient times a factor."""
-    file = folder / "model.py"
-    file.write_text(START + text.replace("RETURN", returns).replace("FACTOR", factor))
-    return read_file(file, name, None, {}, ())
-
-
-def require_comparison(folder: Path, name: str, text: str, returns: str, said: str) -> None:
-    """Require that right gradients agree, wrong ones disagree, and a sentence on the reading."""
-    found = read(folder, name, text, returns)
-    assert said in found.said
-    assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
-    wrong = read(folder, name, text, returns, "1.3")
-    assert not verify_own_model(wrong.gradients, wrong.loss, wrong.params, cases=2)
 
 
 @pytest.mark.parametrize(
