@@ -79,7 +79,7 @@ from bptt_verifier.program.own_results import (
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
-from bptt_verifier.program.partial_names import Reading, read_partial_names
+from bptt_verifier.program.partial_names import Reading, read_ends_in_structure, read_partial_names
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
 from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
@@ -285,7 +285,8 @@ def assemble(
     in_list = bool(calls.structure) and all(isinstance(path[0], int) for path in leaves.values())
     buffers = frozenset[str]()
     if calls.structure:
-        found = read_in_order(calls.name, found, leaves, results)
+        by_part = read_ends_in_structure(calls, found, results)
+        found = read_in_order(calls.name, found | by_part.found, leaves, results)
         buffers = find_buffers(calls, leaves, found, lambda p: follow(of_loss(p), results.loss))
         leaves = {n: path for n, path in leaves.items() if n not in buffers}
     if container is not None:
