@@ -19,7 +19,9 @@ import numpy as np
 from bptt_verifier.program.accumulated_gradients import describe_accumulated
 from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
+from bptt_verifier.program.carried_adjoints import find_carried, list_states
 from bptt_verifier.program.data_names import is_parameter_name
+from bptt_verifier.program.gradient_buffers import find_buffers
 from bptt_verifier.program.gradient_names import (
     find_gradients,
     is_named_gradient,
@@ -77,6 +79,7 @@ from bptt_verifier.program.own_results import (
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
+from bptt_verifier.program.partial_names import Reading, read_ends_in_structure, read_partial_names
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
 from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
@@ -185,7 +188,25 @@ def read_function(
             f"{name}: expected a loss that depends on the parameters, found the same for others; "
             "let it call the forward pass, whose results of an earlier call do not change"
         )
-    return code
+    return code if chosen else compare_states(calls, code, results, said)
+
+
+def compare_states(calls: Calls, code: OwnCode, results: Results, said: str) -> OwnCode:
+    """Compare the adjoints of initial states that are arguments beside a structure, too.
+
+    The code stays as it is unless all of its parameters and these states are compared then.
+    """
+    states = list_states(calls.roots["arguments"], calls.structure) if calls.structure else {}
+    carried = find_carried(results, states, (), letterless=True)
+    if not carried:
+        return code
+    every = Calls(calls.name, calls.function, {"arguments": calls.roots["arguments"]})
+    every.run = calls.run
+    whole = every.make(calls.run)
+    found = attempt(lambda: assemble(every, whole, whole, results, (), said))
+    number = len(flatten(code.params).leaves) + len(carried)
+    more = not isinstance(found, Failure) and len(found.params) == number
+    return found if more else code  # type: ignore[no-any-return]
 
 
 def is_constant(code: OwnCode) -> bool:
@@ -238,13 +259,15 @@ def assemble(
         missing = {n: place for n, place in places.items() if n not in found}
         alike = find_alike(calls.backward, missing, results, calls.pair)
         found |= {n: path for n, path in alike.items() if path not in found.values()}
-    guessed = frozenset[str]()
+    guessed, by_part = frozenset[str](), Reading({})
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
         of_targets = {found.get(n) for n in targets}
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
+        by_part = read_partial_names(calls, of_loss, places, found, results)
+        found |= by_part.found
         found = found or find_unnamed(calls.backward, places, results, of_targets)
         if found or calls.pair:
             others = {n: place for n, place in places.items() if n not in targets}
@@ -262,7 +285,8 @@ def assemble(
     in_list = bool(calls.structure) and all(isinstance(path[0], int) for path in leaves.values())
     buffers = frozenset[str]()
     if calls.structure:
-        found = read_in_order(calls.name, found, leaves, results)
+        by_part = read_ends_in_structure(calls, found, results)
+        found = read_in_order(calls.name, found | by_part.found, leaves, results)
         buffers = find_buffers(calls, leaves, found, lambda p: follow(of_loss(p), results.loss))
         leaves = {n: path for n, path in leaves.items() if n not in buffers}
     if container is not None:
@@ -320,7 +344,7 @@ def assemble(
     left_out = find_left_out(calls, listed, sources, compared, results.state)
     if not calls.structure:
         said += describe_parameters(calls.places, places, compared, left_out)
-    said += describe_left_out(left_out)
+    said += by_part.said + describe_left_out(left_out)
     beside = listed or list_beside(calls.roots["arguments"], calls.structure)
     rest = {n: place for n, place in beside.items() if n not in {*calls.places, *left_out}}
     layer = calls.pair and calls.weighted
@@ -328,7 +352,8 @@ def assemble(
     if dropped and not wanted:
         raise ValueError(f"{calls.name}: {dropped}")
     said += f"; not compared: {dropped}" if dropped else ""
-    said += describe_uncompared(results, [*compared, *left_out.values()])
+    beside_them = [*found.values()] or compared  # what else is in the structure of gradients
+    said += describe_uncompared(results, [*beside_them, *left_out.values()])
 
     tree = flatten(calls.params)
 
@@ -359,7 +384,7 @@ def assemble(
         return follow(state, results.loss), result
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
-    changed = find_changed(calls.function) if unsure else frozenset()
+    changed = {*by_part.found, *(find_changed(calls.function) if unsure else ())}
     unsure = [
         n for n in unsure
         if n not in changed and (is_initial(n) or not is_parameter_name(n.rpartition(".")[2]))
@@ -422,31 +447,6 @@ def list_arrays(name: str, leaves: Collection[str]) -> list[str]:
     """List the arrays of a list by its name, as W[0] and W[1] of W; any other name is kept."""
     inside = [each for each in leaves if each.startswith(f"{name}[")]
     return [name] if name in leaves or not inside else inside
-
-
-def find_buffers(
-    calls: Calls,
-    leaves: Mapping[str, Keys],
-    found: Mapping[str, Keys],
-    loss: Callable[[Any], Any],
-) -> frozenset[str]:
-    """Find the arrays in a structure that hold gradients of its parameters: they are none.
-
-    Such a one has no gradient, and the name and the shape of that of an array beside it, which has.
-    The loss is the same whatever is in it.
-    """
-    tree = flatten(calls.params)
-
-    def holds(name: str, other: str) -> bool:
-        path, beside = leaves[name], leaves[other]
-        named = is_named_gradient(path[-1], beside[-1])
-        alike = tree.leaves[name].shape == tree.leaves[other].shape
-        return named and path[:-1] == beside[:-1] and alike
-
-    buffers = [n for n in leaves if n not in found and any(holds(n, m) for m in found)]
-    others = [{}, {n: 1.25 * tree.leaves[n] + 1.0 for n in buffers}]
-    values = [attempt(lambda p=p: loss(tree.rebuild(dict(tree.leaves) | p))) for p in others]
-    return frozenset(buffers) if attempt(np.array_equal, *values) is True else frozenset()
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

@@ -1,0 +1,117 @@
+"""A name with a part of that of its array is read where one shape alone fits, and it is said."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.readings import read, require_comparison
+
+FLAT = """
+def cost(nn_params, X, y, lam):
+    W, v = nn_params[:12].reshape(4, 3), nn_params[12:]
+    h = np.tanh(X @ W.T)
+    e = h @ v - y
+    J = e @ e / 2 + lam / 2 * v @ v
+    dW = ((e[:, None] * v) * (1 - h * h)).T @ X
+    grad = FACTOR * np.concatenate([dW.ravel(), h.T @ e + lam * v])
+    RETURN
+cost(draw(16), draw(5, 3), draw(5), 0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        (
+            "return J, grad",
+            "grad is taken for the gradient of nn_params, which alone has its shape",
+        ),
+        ("dtheta = grad; return J, dtheta", "dtheta is taken for the gradient of nn_params"),
+        ("return {'loss': J, 'gradient': grad}", "gradient is taken for the gradient of nn_params"),
+        ("return J, grad, h", "returned, and not compared: h"),
+        ("return J, grad.flatten()", "a result without a name is taken for the gradient"),
+    ],
+)
+def test_a_bare_gradient_is_of_the_only_argument_of_its_shape(
+    returns: str, said: str, tmp_path: Path
+) -> None:
+    require_comparison(tmp_path, "cost", FLAT, returns, said)
+
+
+def test_a_bare_gradient_of_a_shape_that_two_arguments_have_is_refused(tmp_path: Path) -> None:
+    text = FLAT.replace("y, lam)", "y, lam, prior)").replace("0.1)", "0.1, draw(16))")
+    with pytest.raises(ValueError, match="name the parameters in the order of the gradients"):
+        read(tmp_path, "cost", text, "return J, grad")
+
+
+ENDS = """
+X, y = draw(5, 3), draw(5)
+def net(Wx, Wh, OUT):
+    h = [np.zeros(4)]
+    for each in X:
+        h.append(np.tanh(Wx @ each + Wh @ h[-1]))
+    return h
+def cost(Wx, Wh, OUT):
+    return np.sum((np.array(net(Wx, Wh, OUT)[1:]) @ OUT - y) ** 2) / 2
+def cost_grad(Wx, Wh, OUT):
+    h, gx, gh, g, dh = net(Wx, Wh, OUT), 0 * Wx, 0 * Wh, 0 * OUT, np.zeros(4)
+    for t in reversed(range(5)):
+        e = OUT @ h[t + 1] - y[t]
+        da = (dh + e * OUT) * (1 - h[t + 1] ** 2)
+        g, gx, gh = g + e * h[t + 1], gx + np.outer(da, X[t]), gh + np.outer(da, h[t])
+        dh = Wh.T @ da
+    gx = FACTOR * gx
+    RETURN
+cost(draw(4, 3), draw(4, 4), draw(4))
+"""
+LONG = ENDS.replace("Wx", "x_to_h").replace("Wh", "h_to_h")
+LONG = LONG.replace("gx", "gx_to").replace("gh", "gh_to")
+IN_DICT = """
+X = draw(5, 3)
+def both(p):
+    h = np.tanh(X @ p["W_in"] + p["b"])
+    e = h @ p["W_out"]
+    da = (e @ p["W_out"].T) * (1 - h * h)
+    g_in, g_out, g_b = FACTOR * X.T @ da, h.T @ e, da.sum(0)
+    RETURN
+both({"W_in": draw(3, 4), "W_out": draw(4, 2), "b": draw(4)})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "array", "returns", "said"),
+    [
+        ("cost,cost_grad", ENDS, "v", "gv = g; return gx, gh, gv",
+         "gx is taken for the gradient of Wx, gh for that of Wh, by their names' ends"),
+        ("cost,cost_grad", ENDS, "v", "return {'gh': gh, 'gv': g, 'gx': gx}", "gx for that"),
+        ("cost,cost_grad", LONG, "w_out", "g_out = g; return gx_to, gh_to, g_out",
+         "gh_to for that of h_to_h, g_out for that of w_out"),
+        ("both", IN_DICT, "", "return np.sum(e * e) / 2, dict(g_out=g_out, g_in=g_in, g_b=g_b)",
+         "g_out is taken for the gradient of W_out, g_in for that of W_in"),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_name_tells_of_the_only_array_of_its_shape(
+    name: str, text: str, array: str, returns: str, said: str, tmp_path: Path
+) -> None:
+    require_comparison(tmp_path, name, text.replace("OUT", array), returns, said)
+
+
+def test_the_adjoint_of_what_the_code_computes_is_no_gradient_of_a_vector(tmp_path: Path) -> None:
+    text = """
+W, b_out, x, y = draw(2, 3), draw(2), draw(3), draw(2)
+def both(x, y):
+    out = np.tanh(W @ x + b_out)
+    dout = out - y
+    dW = np.outer(dout * (1 - out * out), x)
+    RETURN
+both(x, y)
+"""
+    with pytest.raises(ValueError, match=r"gradient of b_out in the result dout .* other numbers"):
+        read(tmp_path, "both", text, "return np.sum(dout * dout) / 2, dW, dout")
+
+
+def test_an_end_that_two_arrays_of_the_shape_have_tells_nothing(tmp_path: Path) -> None:
+    text = ENDS.replace("(Wx, Wh, OUT)", "(Wx, Wh, Uh)").replace("OUT", "Uh[0]")
+    text = text.replace("draw(4))", "draw(4, 4))")
+    with pytest.raises(ValueError, match="gh, which may be the gradient of Wh, Uh"):
+        read(tmp_path, "cost,cost_grad", text, "dWx = gx; return dWx, gh")
