@@ -142,21 +142,23 @@ def count_axes(shape: Sequence[int] | None) -> int:
 def find_bare(places: Mapping[str, ArrayPlace], results: Results) -> dict[str, Keys]:
     """Find the one array that a result without the name of an array is the gradient of.
 
-    The result has a bare name, such as `grad`, or none where the array is named as all parameters.
+    The result has a bare name, such as `grad`, or none where the array is named as all parameters
+    or is the only argument, which may be called x then.
     """
     paths = [p for p in results.list_in_order() if is_bare(name_result(p, results))]
     bare = [path for path in paths if name_result(path, results)] or paths
     if len(bare) != 1:
         return {}
     shape = measure(follow(results.state, bare[0]))
+    given = [n for n, place in places.items() if place.root == "arguments"]
     arrays = [
         n for n, place in places.items()
-        if measure(place.array) == shape and not find_kind(place.keys[-1])
+        if measure(place.array) == shape and (given == [n] or not find_kind(place.keys[-1]))
     ]  # fmt: skip
     whole = [n for n in arrays if places[n].root == "arguments" and len(places[n].keys) == 1]
     if len(arrays) != 1 or not whole:  # an item of a list is no vector of all parameters
         return {}
-    told = name_result(bare[0], results) or VECTOR.search(arrays[0])
+    told = name_result(bare[0], results) or given == arrays or VECTOR.search(arrays[0])
     return {arrays[0]: bare[0]} if told else {}
 
 

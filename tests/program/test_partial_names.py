@@ -44,6 +44,26 @@ def test_a_bare_gradient_of_a_shape_that_two_arguments_have_is_refused(tmp_path:
         read(tmp_path, "cost", text, "return J, grad")
 
 
+ONLY = """
+A, y = draw(3, 2), draw(3)
+def fun(x):
+    h = np.tanh(A @ x)
+    RETURN
+fun(draw(2))
+"""
+
+
+def test_a_gradient_without_a_name_is_of_the_only_argument_whatever_its_name(
+    tmp_path: Path,
+) -> None:
+    returns = "return np.sum((h - y) ** 2), FACTOR * A.T @ (2 * (h - y) * (1 - h * h))"
+    said = "a result without a name is taken for the gradient of x, which alone has its shape"
+    require_comparison(tmp_path, "fun", ONLY, returns, said)
+    several = ONLY.replace("fun(x)", "fun(x, b)").replace("A @ x", "A @ x + b")
+    with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
+        read(tmp_path, "fun", several.replace("draw(2))", "draw(2), draw(3))"), returns)
+
+
 ENDS = """
 X, y = draw(5, 3), draw(5)
 def net(Wx, Wh, OUT):
