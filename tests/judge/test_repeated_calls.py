@@ -229,3 +229,27 @@ def test_what_raises_in_another_layout_alone_is_a_note() -> None:
     )
     assert found is not None
     assert found.name == "depends-on-calls"
+
+
+def right_with(number: int, **values: Any) -> Compared:
+    found = state_compared(values, values, {name: np.full(3, 1e-9) for name in values})
+    return found._replace(case=found.case._replace(label=f"case {number}"))
+
+
+def test_cases_with_zeros_in_other_gradients_are_repeated_in_poisoned_memory() -> None:
+    ones, zeros, some, more = np.ones(3), np.zeros(3), np.array([0.0, 1, 2]), np.array([0.0, 0, 1])
+    patterns = [(u, w) for u in (ones, zeros, some) for w in (ones, zeros, more)]
+    cases = [right_with(n, u=u, w=w) for n, (u, w) in enumerate([*patterns, *patterns])]
+    cases += [right_with(18, u=more, w=some)]  # zeros in parts of both, as in case 17
+    drawn, _ = draw([*cases, *[right_with(n, u=ones, w=ones) for n in range(19, 30)]])
+    poisoned = [number for number, way in drawn if way.name == UNWRITTEN]
+    # After the usual cases, the last of each pattern but that without any zeros.
+    assert sorted(poisoned[2 * 4 :]) == sorted([*range(10, 17), 18] * 2)
+
+
+def test_twelve_cases_with_zeros_are_poisoned_at_most() -> None:
+    cases = [
+        right_with(n, **{f"w{k}": np.full(3, float(k != n)) for k in range(20)}) for n in range(20)
+    ]
+    drawn, _ = draw(cases)
+    assert sum(way.name == UNWRITTEN for _, way in drawn) == 2 * (3 + 12)
