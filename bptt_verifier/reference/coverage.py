@@ -64,14 +64,15 @@ def describe_cases(
     ]
     every = [value for each in selections for c in each.cases for value in c.arguments.values()]
     visible = VISIBLE_SINGLE if all(v.dtype == np.float32 for v in every) else VISIBLE
-    for name in others:
-        best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
-        if visible < best <= RESOLVING:
-            what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
-            notes.append(
-                f"The loss {what}: a relative error of ∂L/∂{name} below {best:.1g} "
-                "could not have been seen."
-            )
+    best = {
+        name: min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
+        for name in others
+    }
+    hidden = [f"{b:.1g} of ∂L/∂{n}" for n, b in best.items() if visible < b <= RESOLVING]
+    if hidden:
+        what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
+        listed = f"{', '.join(hidden[:-1])} and {hidden[-1]}" if len(hidden) > 1 else hidden[0]
+        notes.append(f"The loss {what}, which hides relative errors below {listed}.")
     if any(each.places for each in paths):
         notes.append(
             f"Branches on values are followed as each point takes them: {describe_places(paths)}."

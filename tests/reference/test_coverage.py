@@ -93,7 +93,7 @@ def test_errors_that_only_an_ill_conditioned_loss_hides_are_said(
     found = [note for note in notes if note.startswith("The loss is ill-conditioned")]
     assert bool(found) is said
     if said:
-        assert f"a relative error of ∂L/∂W below {resolution:.1g} could not" in found[0]
+        assert f"hides relative errors below {resolution:.1g} of ∂L/∂W." in found[0]
     better = select(resolution={"W": 1e-9, "b": 1e-9})  # of another setting
     notes = describe(select(resolution={"W": resolution, "b": 1e-9}), better)
     assert not any("ill-conditioned" in note for note in notes)
@@ -145,7 +145,10 @@ def test_a_loss_that_rounds_to_a_shorter_format_is_no_ill_conditioned_one(
     paths: Any = [SimpleNamespace(places=(), known=(SimpleNamespace(program=program),))]
     notes = describe(select(resolution={"W": 2 * VISIBLE, "b": 1e-9}), paths=paths)
     what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
-    assert notes[-1].startswith(f"The loss {what}: a relative error of ∂L/∂W below")
+    hides = f"The loss {what}, which hides relative errors below "
+    assert notes[-1] == f"{hides}{2 * VISIBLE:.1g} of ∂L/∂W."
+    notes = describe(select(resolution={"W": 2 * VISIBLE, "b": 3 * VISIBLE}), paths=paths)
+    assert notes[-1] == f"{hides}{2 * VISIBLE:.1g} of ∂L/∂W and {3 * VISIBLE:.1g} of ∂L/∂b."
 
 
 def test_the_coarsest_format_of_all_paths_is_found() -> None:
