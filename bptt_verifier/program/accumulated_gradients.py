@@ -37,7 +37,7 @@ def describe_accumulated(calls: Calls, found: Mapping[str, Keys]) -> str:
     if not doubled:
         return ""
     return (
-        f" Gradients add up over calls on one object: a second call returns twice that of "
+        f" Gradients add up over calls: a second call returns twice that of "
         f"{', '.join(doubled)}, unless it is set to zero before; each case here has a copy of its "
         "own, and one call."
     )

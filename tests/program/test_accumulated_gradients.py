@@ -74,7 +74,7 @@ def test_gradients_that_add_up_are_noted_and_agree(
     source: str, statement: str, adds: bool, tmp_path: Path
 ) -> None:
     found = read(tmp_path, source, statement)
-    said = "Gradients add up over calls on one object: a second call returns twice that of W, "
+    said = "Gradients add up over calls: a second call returns twice that of W, "
     assert (said in found.said) == adds
     assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
 
