@@ -21,6 +21,7 @@ from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.formats import is_floating
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
 
@@ -424,7 +425,10 @@ def name_result(name: str) -> str:
 
 
 def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
-    """Convert the values to new arrays of real numbers with the expected shapes."""
+    """Convert the values to new arrays of real numbers with the expected shapes.
+
+    Floats in a format that NumPy does not have, as bfloat16, are not read.
+    """
     arrays = {}
     for name, given in found.items():
         what, value = name_result(name), to_arrays(given)
@@ -434,7 +438,12 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
             said = f"{what}: expected an array of floats, found {kind}."
-            return make_breach("wrong-shape", said, gradients=[name], found=kind)
+            unread = not isinstance(array, Failure) and is_floating(array.dtype)
+            if unread:  # its rounding is as large as the mistakes that are to be seen
+                said = f"{what} is in {array.dtype}, whose few digits would hide "
+                said += "mistakes: compute and return it in float32."
+            found_other = make_breach("wrong-shape", said, gradients=[name], found=kind)
+            return found_other._replace(unread=unread)
         shape = expected.shapes[name]
         if name == "loss" and array.size == 1 and shape == ():
             array = array.reshape(())

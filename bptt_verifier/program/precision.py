@@ -10,7 +10,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -73,12 +73,41 @@ def run_in_float64(loss: Callable[..., Any], function: Callable[..., Any]) -> An
 
 def forget_other_precision(arrays: Sequence[Array]) -> None:
     """Clear JAX's caches if they keep one of these arrays in another precision than today's."""
+    if keeps_other_precision(arrays):
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+        gc.collect()  # traces and their frames refer to each other
+        if keeps_other_precision(arrays):
+            end_failed_traces()
+
+
+def keeps_other_precision(arrays: Sequence[Array]) -> bool:
+    """Tell whether JAX keeps one of these arrays in another precision than today's."""
     with np.errstate(over="ignore"):  # where JAX rounds one to float32
         kept = jax.eval_shape(lambda: arrays)
     wanted = [jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays]
-    if [each.dtype for each in kept] != wanted:
-        jax.clear_caches()  # type: ignore[no-untyped-call]
-        gc.collect()  # traces and their frames refer to each other
+    return [each.dtype for each in kept] != wanted
+
+
+def end_failed_traces() -> None:
+    """End the traces in which code raised, which JAX keeps for ever with the arrays in them.
+
+    JAX ends a trace where it returns. In one that raised, each constant's finalizer holds the
+    trace, which holds the operations on that constant. A trace that still runs is in a frame.
+    """
+    running = {id(value) for frame in list_running() for value in frame.f_locals.values()}
+    for each in gc.get_objects():
+        if type(each).__name__ == "DynamicJaxprTrace" and id(each) not in running:
+            with suppress(AttributeError):  # it is no public part of JAX
+                each.invalidate()
+    gc.collect()
+
+
+def list_running() -> list[Any]:
+    """List the frames of all threads that have not returned."""
+    found = [*sys._current_frames().values()]
+    for frame in found:
+        found += [frame.f_back] if frame.f_back else []
+    return found
 
 
 def find_arrays(function: Callable[..., Any]) -> list[Array]:

@@ -7,6 +7,7 @@ have, it is not known of which of both the gradients by hand are.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,24 @@ def describe_cut(loss: Callable[..., Any], cases: Sequence[Case], called: str) -
                     f"than the values of {called} at {case.label}: your gradients may be right for "
                     "either. Compute what is detached outside of the function, and pass it as data."
                 )
+    return None
+
+
+def compare_autograd(loss: Callable[..., Any], case: Case, called: str) -> str | None:
+    """Compare torch.autograd with the traced gradient; return a sentence if they differ."""
+    assert case.truth is not None
+    known = case.truth(np.float64, ())
+    found = attempt(wraps(loss)(lambda: differentiate(loss, widen(case.arguments))))
+    if isinstance(found, Failure):
+        return f"torch.autograd of the loss raised {found.what} at {found.where}."
+    for name, slope in found[1].items():
+        apart = np.abs(slope - known.values[name])
+        said = np.isfinite(slope)  # where the reference kept zeros, torch.autograd may say nothing
+        if not (apart <= known.allowed[name])[said].all():
+            return (
+                f"torch.autograd gives another ∂L/∂{name} than the trace of {called} at "
+                f"{case.label}: a part of it is no operation of PyTorch, or has its own derivative."
+            )
     return None
 
 

@@ -42,7 +42,8 @@ from bptt_verifier.reference.coverage import (
     find_common_zeros,
     find_doubt,
 )
-from bptt_verifier.reference.cuts import describe_cut
+from bptt_verifier.reference.cuts import compare_autograd, describe_cut
+from bptt_verifier.reference.narrow_losses import find_mode, may_be_narrow, read_narrow
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.reference.scalar_loss import (
@@ -200,18 +201,27 @@ def prepare(
         loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
     model = OwnModel(loss, settings, seed, in_numpy, in_torch, trees=trees)
 
+    mode = find_mode()
     with isolate_float64(loss):
-        for given in settings:
-            refusal = check_loss(model, given)
-            if refusal is not None:
-                return model._replace(refusal=refusal)
-        found = trace_and_select(model, cases, progress)
+        found = check_and_trace(model, cases, progress)
+        if in_numpy and not in_torch and may_be_narrow(found):
+            read = read_narrow(model, mode, lambda read: check_and_trace(read, cases, progress))
+            found = read or found
         if in_numpy and found.untraced:
             found = use_differences(model, found.untraced, cases, progress)
         if found.in_torch and not (found.by_autograd or found.refusal):
             refusal = describe_cut(found.loss, found.cases[:CONFIRMED], found.called)
             found = found._replace(refusal=refusal, notes=() if refusal else found.notes)
         return found
+
+
+def check_and_trace(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
+    """Call the loss in every setting, trace it, select the cases, and check the first ones."""
+    for given in model.params:
+        refusal = check_loss(model, given)
+        if refusal is not None:
+            return model._replace(refusal=refusal)
+    return trace_and_select(model, cases, progress)
 
 
 def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
@@ -414,29 +424,11 @@ def compare_losses(model: OwnModel, case: Case) -> str | None:
         for number in (found, known.values["loss"], known.allowed["loss"])
     )
     if abs(value - by_jax) <= allowed or not np.isfinite(allowed):
-        return compare_autograd(model, case) if model.by_autograd else None
+        return compare_autograd(loss, case, model.called) if model.by_autograd else None
     return (
         f"{model.called} is {value:.17g} and {model.traced} is {by_jax:.17g} at {case.label}, "
         f"beyond rounding (allowed {allowed:.2g}): the loss must be one function."
     )
-
-
-def compare_autograd(model: OwnModel, case: Case) -> str | None:
-    """Compare torch.autograd with the traced gradient; return a sentence if they differ."""
-    assert case.truth is not None
-    known = case.truth(np.float64, ())
-    found = attempt(wraps(model.loss)(lambda: differentiate(model.loss, widen(case.arguments))))
-    if isinstance(found, Failure):
-        return f"torch.autograd of the loss raised {found.what} at {found.where}."
-    for name, slope in found[1].items():
-        apart = np.abs(slope - known.values[name])
-        said = np.isfinite(slope)  # where the reference kept zeros, torch.autograd may say nothing
-        if not (apart <= known.allowed[name])[said].all():
-            return (
-                f"torch.autograd gives another ∂L/∂{name} than the trace of {model.called} at "
-                f"{case.label}: a part of it is no operation of PyTorch, or has its own derivative."
-            )
-    return None
 
 
 def ask_second_opinion(model: OwnModel, case: Case) -> str | None:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -295,6 +296,15 @@ def test_what_is_no_array_of_real_numbers_is_named(value: Any, found: str) -> No
     assert isinstance(breach, Breach)
     said = f"the gradient for W: expected an array of floats, found {found}."
     assert breach.mistake.explanation == said
+
+
+@pytest.mark.parametrize("convert", [np.array, jnp.asarray])
+def test_floats_of_a_format_that_numpy_does_not_have_are_no_mistake(convert: Any) -> None:
+    breach = convert_results({"W": convert(np.ones(2, jnp.bfloat16))}, EXPECTED)
+    assert isinstance(breach, Breach)
+    assert (breach.verdict, breach.mistakes) == (Verdict.INCONCLUSIVE, ())
+    (said,) = breach.sentences
+    assert said.startswith("The gradient for W is in bfloat16, whose few digits would hide")
 
 
 def test_a_loss_may_have_axes_and_a_gradient_has_its_own() -> None:

@@ -18,6 +18,7 @@ from bptt_verifier.program import precision
 from bptt_verifier.program.precision import (
     compile_gradient,
     count_operations,
+    forget_other_precision,
     is_of_library,
     use_float64,
 )
@@ -179,6 +180,54 @@ def test_caches_are_kept_where_nothing_is_interned(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
     assert verify_own_model(model.by_numpy, model.plain, model.params, cases=2)
     assert not cleared
+
+
+def fail_on(data: Any) -> Callable[[Any], Any]:
+    """Make a function that raises after it has used data."""
+
+    def fail(z: Any) -> Any:
+        raise TypeError(f"found {jnp.tanh(data * z)}")
+
+    return fail
+
+
+def test_a_trace_that_failed_in_float64_leaves_no_array_in_float64() -> None:
+    data = np.random.default_rng(0).normal(size=3)
+    with use_float64(), pytest.raises(TypeError):
+        jax.make_jaxpr(fail_on(data))(data)
+    assert jax.eval_shape(lambda: data).dtype == np.float64
+    forget_other_precision([data])
+    assert jax.eval_shape(lambda: data).dtype == np.float32
+
+
+def test_a_trace_that_still_runs_is_not_ended() -> None:
+    data = np.random.default_rng(0).normal(size=3)
+
+    def function(z: Any) -> Any:
+        product = data * z
+        precision.end_failed_traces()
+        return jnp.sum(product + data)
+
+    np.testing.assert_allclose(jax.jit(function)(1.0), 2 * data.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.05, "disagrees")])
+def test_gradients_of_compiled_code_with_numpy_indices_get_a_verdict(
+    factor: float, verdict: str
+) -> None:
+    """Complex parameters, with which the loss is called as well, are no carry of its scan."""
+    tokens = np.array([[1, 3, 2], [0, 4, 2]])
+
+    @jax.jit
+    def loss(p: Params) -> Any:
+        x = jnp.swapaxes(p["E"][tokens], 0, 1)
+        h, _ = jax.lax.scan(lambda h, x: (jnp.tanh(x + h), None), jnp.zeros((2, 4)), x)
+        return jnp.mean(h**2)
+
+    params = {"E": np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)}
+    gradients = jax.jit(lambda p: {"E": factor * jax.grad(loss)(p)["E"]})
+    report = verify_own_model(gradients, loss, params, cases=3)
+    assert report.verdict.value == verdict, str(report)
 
 
 def repeat_maximum(a: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.paths import Followed
-from bptt_verifier.reference import own_cases, own_loss
+from bptt_verifier.reference import cuts, own_cases, own_loss
 from bptt_verifier.reference.black_box import Chosen
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import make_case
@@ -438,7 +438,7 @@ def test_the_trace_of_a_loss_of_torch_is_compared_with_autograd(
             raise TypeError("no tensor")
         return 4.25, {"w": np.array(slopes)}
 
-    monkeypatch.setattr(own_loss, "differentiate", differentiate)
+    monkeypatch.setattr(cuts, "differentiate", differentiate)
     given = case(allowed=2.0**-40)
     found = compare_losses(model(in_numpy=True, in_torch=True), given)
     assert found is None if said is None else str(found).startswith(said)

@@ -1,0 +1,137 @@
+"""A loss in JAX that is written for float32 is differentiated without its rounding."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import verify_own_model
+from bptt_verifier.program.wider_programs import Mode
+from bptt_verifier.reference.narrow_losses import SAID, find_mode, read_float32
+from bptt_verifier.reference.own_loss import prepare
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(4, 2, 3)), RNG.normal(size=(2, 3)).astype(np.float32)
+PARAMS = {"W": RNG.normal(size=(3, 3)) / 2, "b": RNG.normal(size=3)}
+SINGLE = {name: value.astype(np.float32) for name, value in PARAMS.items()}
+DEFAULT = Mode(x64=False, promotion="standard")
+
+Params = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def default_promotion():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def run(p: Params, first: Any) -> Any:
+    """The last state of a network."""
+    return jax.lax.scan(lambda h, x: (jnp.tanh(h @ p["W"] + x + p["b"]), None), first, X)[0]
+
+
+def pinned(p: Params) -> Any:
+    return jnp.mean((run(p, jnp.zeros((2, 3), jnp.float32)) - Y) ** 2)
+
+
+def cast(p: Params) -> Any:
+    return jnp.mean((run(p, jnp.zeros((2, 3))).astype(jnp.float32) - Y) ** 2)
+
+
+def cast_parameters(p: Params) -> Any:
+    return pinned({name: jnp.asarray(value, jnp.float32) for name, value in p.items()})
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
+@pytest.mark.parametrize("loss", [pinned, cast, cast_parameters])
+def test_gradients_of_float32_get_a_verdict(
+    loss: Callable[[Params], Any], factor: float, verdict: str
+) -> None:
+    def gradients(p: Params) -> Params:
+        return {name: factor * value for name, value in jax.grad(loss)(p).items()}
+
+    report = verify_own_model(gradients, loss, SINGLE, cases=3)
+    assert report.verdict.value == verdict, str(report)
+    assert SAID in report.notes
+
+
+def by_numpy(p: Params) -> Params:
+    """The gradients, derived by hand."""
+    states = [np.zeros((2, 3))]
+    for x in X:
+        states.append(np.tanh(states[-1] @ p["W"] + x + p["b"]))
+    dh = 2 * (states[-1] - Y) / Y.size
+    found = {"W": np.zeros((3, 3)), "b": np.zeros(3)}
+    for before, h in zip(states[-2::-1], states[:0:-1], strict=True):
+        da = dh * (1 - h**2)
+        found["W"] += before.T @ da
+        found["b"] += da.sum(axis=0)
+        dh = da @ p["W"].T
+    return found
+
+
+@pytest.mark.parametrize("params", [PARAMS, SINGLE])
+def test_data_of_float64_are_those_of_the_loss(params: Params) -> None:
+    assert verify_own_model(by_numpy, pinned, params, cases=3)
+    wrong = verify_own_model(
+        lambda p: by_numpy(p) | {"b": 1.001 * by_numpy(p)["b"]}, pinned, params, cases=3
+    )
+    assert wrong.verdict.value == "disagrees"
+
+
+def test_all_cases_are_of_float32_and_have_the_values_of_float64() -> None:
+    model = prepare(pinned, PARAMS, cases=4)
+    assert {v.dtype for case in model.cases for v in case.arguments.values()} == {
+        np.dtype(np.float32)
+    }
+    case = model.cases[0]
+    assert case.truth is not None
+    wide = {name: value.astype(np.float64) for name, value in case.arguments.items()}
+    for name, value in by_numpy(wide).items():
+        np.testing.assert_allclose(case.truth(np.float64, ()).values[name], value, rtol=1e-12)
+    assert jax.eval_shape(lambda: X).dtype == np.float32
+
+
+def test_a_loss_of_float64_is_left_alone() -> None:
+    loss = lambda p: jnp.mean((run(p, 0 * p["W"][:2]) - Y) ** 2)  # noqa: E731
+    model = prepare(loss, PARAMS, cases=3)
+    assert SAID not in model.notes
+    assert np.dtype(np.float64) in {v.dtype for c in model.cases for v in c.arguments.values()}
+
+
+def test_a_cast_rounds_what_the_user_has_in_float64() -> None:
+    x64 = Mode(x64=True, promotion="standard")
+    assert read_float32(cast, [PARAMS], x64) is None
+    assert read_float32(lambda p, _: cast(p), [SINGLE], x64) is not None
+
+
+def test_the_mode_is_the_users() -> None:
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            assert find_mode() == Mode(x64, "standard")
+
+
+def count_calls(p: Params) -> Any:
+    calls.append(p)
+    return pinned(p) + len(calls)
+
+
+calls: list[Params] = []
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p: float(np.sum(p["W"])),
+        lambda p: np.float32(np.sum(p["W"])),
+        count_calls,
+        lambda p: jnp.sum(p["W"] if float(p["b"][0]) > 0 else p["b"]),
+        lambda p: jnp.sum(p["no"]),
+    ],
+    ids=["a number", "of NumPy", "changes", "branches", "raises"],
+)
+def test_other_losses_are_not_read(loss: Callable[[Params], Any]) -> None:
+    assert read_float32(lambda p, _: loss(p), [SINGLE], DEFAULT) is None
