@@ -21,7 +21,7 @@ from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.carried_adjoints import find_carried, list_states
 from bptt_verifier.program.data_names import is_parameter_name
-from bptt_verifier.program.gradient_buffers import find_buffers
+from bptt_verifier.program.gradient_buffers import find_buffers, find_memories
 from bptt_verifier.program.gradient_names import (
     find_gradients,
     is_named_gradient,
@@ -266,11 +266,12 @@ def assemble(
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
-        by_part = read_partial_names(calls, of_loss, places, found, results)
+        memories = find_memories(places, found)
+        others = {n: place for n, place in places.items() if n not in targets | memories}
+        by_part = read_partial_names(calls, of_loss, others, found, results)
         found |= by_part.found
         found = found or find_unnamed(calls.backward, places, results, of_targets)
         if found or calls.pair:
-            others = {n: place for n, place in places.items() if n not in targets}
             matched, guessed = match_unnamed(others, found, results, calls.pair)
             found |= matched
     if outside and not (calls.pair or wanted):
@@ -346,7 +347,8 @@ def assemble(
         said += describe_parameters(calls.places, places, compared, left_out)
     said += by_part.said + describe_left_out(left_out)
     beside = listed or list_beside(calls.roots["arguments"], calls.structure)
-    rest = {n: place for n, place in beside.items() if n not in {*calls.places, *left_out}}
+    known = {*calls.places, *left_out, *find_memories(beside, found)}
+    rest = {n: place for n, place in beside.items() if n not in known}
     layer = calls.pair and calls.weighted
     dropped = describe_dropped(results, compared, rest, layer)
     if dropped and not wanted:
