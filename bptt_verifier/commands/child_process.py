@@ -325,6 +325,9 @@ def judge_in_child(
     if judged.loss is None:
         with naming_option("sizes"):
             report = verify(judged.gradients, **options, **named)
+            if "bias" not in named and judged.reads_biases(report):
+                report = verify(judged.gradients, **options, **named, bias=True)
+                judged = judged._replace(said=f"{judged.said} It reads biases, and is given them.")
         if judged.is_refuted(report):
             what = report.mistakes[0].explanation.rstrip(".")
             try:

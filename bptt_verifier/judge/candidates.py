@@ -18,7 +18,11 @@ from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
 OF_GRADIENTS = frozenset("grad grads gradient gradients dparams d_params".split())
-PASSES = (("forward", "backward"), ("fwd", "bwd"), ("fprop", "bprop"))  # in names of functions
+PASSES = (  # in names of functions
+    ("forward", "backward"), ("fwd", "bwd"), ("fprop", "bprop"), ("forward", "back"),
+    ("forward", "backprop"), ("feedforward", "backprop"), ("feed_forward", "backprop"),
+    ("feed_forward", "back_prop"),
+)  # fmt: skip
 # Names of methods that return the loss and leave the gradients, such as `loss_and_backward`.
 LEAVING = re.compile(r"(?:.*_)?(?:loss|cost)_(?:and|with)_(?:back\w*|grads?|gradients?)")
 NO_LOSSES = ("back", "grad", "deriv", "forward", "bwd", "fwd")  # in names of other functions
@@ -62,6 +66,7 @@ def list_pairs(defined: Definitions) -> list[tuple[str, str]]:
     """
     pairs = [(n, n.replace(one, other)) for n in defined.functions for one, other in PASSES]
     found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    found = [*{one: (one, other) for one, other in reversed(found)}.values()][::-1]  # likeliest
     called = {pair: list_called(defined, pair) for pair in found}
     whole = [
         pair for pair in found if not any(pair[0] in c for p, c in called.items() if p != pair)

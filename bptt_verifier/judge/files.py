@@ -5,6 +5,7 @@ It may be a derivation of the project's model, `gradients(params, x, y)`; an own
 """
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -57,6 +58,10 @@ from bptt_verifier.program.torch_tensors import to_array, to_arrays
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
+# What a derivation raises that reads biases, or unpacks them, of parameters without any.
+WITHOUT_BIASES = re.compile(
+    r"params has U, W, V, and no (b|c|b_n);|not enough values to unpack \(expected [56], got 3\)"
+)
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 FOUND_INSTEAD = {OWN: "an own model", CODE: "code of your own"}
@@ -87,6 +92,11 @@ class FileSubmission(NamedTuple):
         """
         raised = [mistake.name for mistake in report.mistakes] == ["raised"]
         return self.guessed and raised and not report.cases
+
+    def reads_biases(self, report: Report) -> bool:
+        """Tell whether a derivation raised for lack of the biases that it reads or unpacks."""
+        raised = [m.explanation for m in report.mistakes if m.name == "raised"]
+        return self.loss is None and not report.cases and any(map(WITHOUT_BIASES.search, raised))
 
     def write_reproduction(self, report: Report, command: str) -> Report:
         """Write what repeats a counterexample: a command, or Python for a derivation."""

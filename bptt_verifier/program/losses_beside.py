@@ -20,11 +20,12 @@ from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.own_calls import Calls, call_with, find_arguments
 from bptt_verifier.program.own_classes import BACKWARD
-from bptt_verifier.program.own_code import OwnCode, assemble, find_structure, is_constant
+from bptt_verifier.program.own_code import OwnCode, assemble, find_structure
 from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.own_results import Results, find_loss, follow, list_items
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array
+from bptt_verifier.program.written_arguments import is_constant
 
 OF_LOSSES = ("loss", "cost", "objective", "error", "nll", "energy")  # in names of losses
 OF_OTHERS = ("grad", "back", "deriv", "forward", "train", "fit", "step", "update", "bptt")
@@ -134,7 +135,7 @@ def assemble_with(
     calls.run = run
     results = Results(state, names, ("loss", *path))
     code = assemble(calls, of_loss, whole, results, [*chosen], said)
-    return None if is_constant(code) else code
+    return None if is_constant(code.loss, code.params) else code
 
 
 def read_gradient_function(
@@ -175,7 +176,7 @@ def read_gradient_function(
     calls.run = run
     results = Results(state, names, ("result", 0, *path))
     code = assemble(calls, of_loss, whole, results, chosen, said)
-    if is_constant(code):
+    if is_constant(code.loss, code.params):
         raise ValueError(f"{name}: expected a loss that depends on the parameters")
     return code
 

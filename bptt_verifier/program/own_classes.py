@@ -49,10 +49,14 @@ from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
 from bptt_verifier.program.unnamed_cotangents import ERRORS, KnownPasses, read_by_structure
 
-FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
+FORWARD = (
+    "forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward", "forward_prop",
+    "forwardprop", "fprop", "fwd",
+)  # fmt: skip
 BACKWARD = (
     "backward", "backward_pass", "backward_propagation", "back_propagation", "backpropagation",
-    "backprop", "bptt",
+    "backprop", "bptt", "backward_prop", "back_prop", "backpropagate", "back_propagate",
+    "back_pass", "bprop", "bwd", "back",
 )  # fmt: skip
 LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", "cost")
 

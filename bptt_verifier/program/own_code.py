@@ -21,7 +21,7 @@ from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.carried_adjoints import find_carried, list_states
 from bptt_verifier.program.data_names import is_parameter_name
-from bptt_verifier.program.gradient_buffers import find_buffers
+from bptt_verifier.program.gradient_buffers import find_buffers, find_memories
 from bptt_verifier.program.gradient_names import (
     find_gradients,
     is_named_gradient,
@@ -94,6 +94,7 @@ from bptt_verifier.program.unnamed_gradients import (
     match_unnamed,
     returns_no_gradient,
 )
+from bptt_verifier.program.written_arguments import is_constant, list_written
 
 LAYERS = frozenset("layers blocks cells".split())  # names of lists with a dict for each layer
 
@@ -183,7 +184,12 @@ def read_function(
     results = Results(state, names, ("result", *loss))
     calls.run = run
     code = assemble(calls, whole, whole, results, chosen, said)
-    if is_constant(code):
+    if is_constant(code.loss, code.params):
+        written = [] if chosen else list_written(arguments, code.params)
+        tried = [attempt(read_function, function, name, call, (each,)) for each in written]
+        moved = [each for each in tried if not isinstance(each, Failure)]
+        if len(moved) == 1:
+            return moved[0]  # type: ignore[no-any-return]
         raise ValueError(
             f"{name}: expected a loss that depends on the parameters, found the same for others; "
             "let it call the forward pass, whose results of an earlier call do not change"
@@ -206,15 +212,7 @@ def compare_states(calls: Calls, code: OwnCode, results: Results, said: str) -> 
     found = attempt(lambda: assemble(every, whole, whole, results, (), said))
     number = len(flatten(code.params).leaves) + len(carried)
     more = not isinstance(found, Failure) and len(found.params) == number
-    return found if more else code  # type: ignore[no-any-return]
-
-
-def is_constant(code: OwnCode) -> bool:
-    """True if the loss is the same number for other parameters."""
-    tree = flatten(code.params)
-    moved = tree.rebuild({n: 1.25 * value + 0.25 for n, value in tree.leaves.items()})
-    found = [attempt(lambda p=p: np.asarray(to_array(code.loss(p)))) for p in (code.params, moved)]
-    return attempt(np.array_equal, *found) is True
+    return found if more else code
 
 
 def assemble(
@@ -266,11 +264,12 @@ def assemble(
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
-        by_part = read_partial_names(calls, of_loss, places, found, results)
+        memories = find_memories(places, found)
+        others = {n: place for n, place in places.items() if n not in targets | memories}
+        by_part = read_partial_names(calls, of_loss, others, found, results)
         found |= by_part.found
         found = found or find_unnamed(calls.backward, places, results, of_targets)
         if found or calls.pair:
-            others = {n: place for n, place in places.items() if n not in targets}
             matched, guessed = match_unnamed(others, found, results, calls.pair)
             found |= matched
     if outside and not (calls.pair or wanted):
@@ -346,7 +345,8 @@ def assemble(
         said += describe_parameters(calls.places, places, compared, left_out)
     said += by_part.said + describe_left_out(left_out)
     beside = listed or list_beside(calls.roots["arguments"], calls.structure)
-    rest = {n: place for n, place in beside.items() if n not in {*calls.places, *left_out}}
+    known = {*calls.places, *left_out, *find_memories(beside, found)}
+    rest = {n: place for n, place in beside.items() if n not in known}
     layer = calls.pair and calls.weighted
     dropped = describe_dropped(results, compared, rest, layer)
     if dropped and not wanted:
@@ -395,8 +395,8 @@ def assemble(
         arguments = {} if calls.pair else calls.roots["arguments"]
         more = any(n not in calls.places and n not in arguments for n in listed)
         values = {n: results.name(path) for n, path in found.items()}
-        known = [values[n] for n in found if n not in unsure]
-        carried = [n for n in unsure if carries(calls.backward, values.get(n, ""), known)]
+        slopes = [values[n] for n in found if n not in unsure]
+        carried = [n for n in unsure if carries(calls.backward, values.get(n, ""), slopes)]
         targets = find_targets(doubts, arguments, calls.params, more, carried)
         if targets:
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)

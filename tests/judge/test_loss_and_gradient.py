@@ -6,6 +6,7 @@ import pytest
 
 from bptt_verifier.judge.candidates import list_candidates, list_pairs
 from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, takes_parameters
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.notebooks import Cell
 from bptt_verifier.program.source_file import find_definitions
@@ -189,7 +190,9 @@ def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:
         read_own(tmp_path, text)
 
 
-@pytest.mark.parametrize("names", ["net_fwd,net_bwd", "fprop,bprop"])
+@pytest.mark.parametrize(
+    "names", ["net_fwd,net_bwd", "fprop,bprop", "forward,back", "forward_prop,back_prop"]
+)
 def test_short_names_of_passes_make_a_pair(names: str, tmp_path: Path) -> None:
     one, other = names.split(",")
     text = f"def {one}(x): return x\ndef {other}(d): return d\n"
@@ -202,3 +205,27 @@ def test_a_method_may_return_the_loss_and_leave_the_gradients(tmp_path: Path) ->
     assert list_candidates(find_definitions(tmp_path, [Cell("x", text)])) == [
         "Net.loss_and_backward"
     ]
+
+
+@pytest.mark.parametrize(
+    "names", ["fprop,bprop", "fwd,bwd", "forward,back", "forward_pass,back_pass", "fprop,backprop"]
+)
+def test_methods_by_other_names_are_the_passes_of_a_class(names: str, tmp_path: Path) -> None:
+    one, other = names.split(",")
+    text = f"""
+import numpy as np
+class Net:
+    def __init__(self):
+        self.W = np.linspace(0.1, 0.6, 6).reshape(2, 3)
+    def {one}(self, x):
+        self.x, self.h = x, np.tanh(self.W @ x)
+        return self.h @ self.h / 2
+    def {other}(self):
+        return {{"W": np.outer(self.h * (1 - self.h**2), self.x) * FACTOR}}
+net = Net()
+net.{one}(np.ones(3)), net.{other}()
+"""
+    found = read_own(tmp_path, text.replace("FACTOR", "1.0"))
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    wrong = read_own(tmp_path, text.replace("FACTOR", "1.3"))
+    assert not verify_own_model(wrong.gradients, wrong.loss, wrong.params, cases=2)
