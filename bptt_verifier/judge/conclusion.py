@@ -91,6 +91,8 @@ def describe_precision(
             if np.finfo(returned).eps > np.finfo(finest).eps:
                 coarser.setdefault(str(returned), {})[name] = None
     for dtype, returned_in in coarser.items():
+        if precision is not None and np.finfo(precision).eps > np.finfo(dtype).eps:
+            continue  # it is judged in that format
         which = ", ".join(returned_in)
         if given is not None and np.finfo(given).eps >= np.finfo(dtype).eps:
             yield (

@@ -42,7 +42,7 @@ from bptt_verifier.judge.neighbours import (
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
-from bptt_verifier.judge.unconverged import leave_out_unconverged
+from bptt_verifier.judge.unconverged import is_left_out, leave_out_unconverged
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
@@ -98,8 +98,10 @@ class SubjectJudgement(Judgement):
     `precision` is the format in which the submission computes, if it is coarser than that of its
     results. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
     that are not finite at large values alone, or in half precision; `doubtful` are those found
-    before the precision is known. `learnt` counts the cases from which it was to be learnt.
-    `settled` has what scatter has decided of a case, by the identity of what was found there.
+    before the precision is known. `differs` is a forward pass that is another one where an
+    iteration of the loss has not converged. `learnt` counts the cases from which the precision was
+    to be learnt. `settled` has what scatter has decided of a case, by the identity of what was
+    found there.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class SubjectJudgement(Judgement):
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
+        self.differs: Mistake | None = None
         self.settled: dict[int, Compared] = {}
 
     @property
@@ -216,8 +219,9 @@ class SubjectJudgement(Judgement):
         if forward:
             found = weigh(self.attempt, self.subject, found, forward, ENTRIES)
         differs = find_forward_difference(self.subject, found)
-        if differs is not None:
+        if differs is not None and not is_left_out(self.subject, found):
             return self.report(Verdict.DISAGREES, differs)
+        self.differs = self.differs or differs
         self.compared.append(found)
         self.advance(found)
         return None
@@ -316,6 +320,8 @@ class SubjectJudgement(Judgement):
         if len(self.overflows) > len(compared):
             return self.refuse(self.overflows[0])
         converged = leave_out_unconverged(self.attempt, self.subject, compared)
+        if converged is None and self.differs is not None:
+            return self.report(Verdict.DISAGREES, self.differs)
         if converged is None:
             settled = self.settle(compared)
         else:

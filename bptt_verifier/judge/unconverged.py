@@ -7,7 +7,7 @@ else. Such a case is left out where all others agree, and several of them have c
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bptt_verifier.judge.neighbours import settle
+from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.undecided import count_cases
 from bptt_verifier.report.findings import COUNTED
@@ -33,10 +33,13 @@ def leave_out_unconverged(
     wanted there.
     """
     left = [number for number, each in enumerate(compared) if is_left_out(subject, each)]
+    names = list(dict.fromkeys(name for each in compared for name in each.gradients))
+    # What scatters like rounding is kept.
+    weighed = settle(attempt, subject, [compared[number] for number in left], names, ())
+    left = [n for n, each in zip(left, weighed, strict=True) if list_failing(each)]
     if not left:
         return None
     kept = [each for number, each in enumerate(compared) if number not in left]
-    names = list(dict.fromkeys(name for each in kept for name in each.gradients))
     settled = settle(attempt, subject, kept, names, ())
     if any(each.fails for each in settled):
         return None
@@ -53,8 +56,11 @@ def leave_out_unconverged(
 
 
 def is_left_out(subject: Subject, found: Compared) -> bool:
-    """Tell whether a case disagrees, is far from what was given, and has not converged."""
-    if not found.fails or subject.has_converged(found.case) is not False:
+    """Tell whether a case disagrees, is far from what was given, and has not converged.
+
+    The loss of a fixed point that is found in another way is another one there, too.
+    """
+    if not list_failing(found) or subject.has_converged(found.case) is not False:
         return False
     return bool(found.case.point.number and not found.case.point.near)
 

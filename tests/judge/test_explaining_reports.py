@@ -46,6 +46,12 @@ def test_the_format_of_a_rounded_prediction_is_said() -> None:
     ]
 
 
+def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
+    found = state_compared({"a": np.ones(1, np.float32)}, {"a": np.ones(1)}, {"a": np.ones(1)})
+    said = "Your errors are those of rounding to float16: all results are judged in float16."
+    assert [*describe_precision([found], [found], np.float16, ())] == [said]
+
+
 def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> None:
     single = {"a": np.ones(1, np.float32)}
     found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})

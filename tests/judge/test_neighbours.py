@@ -16,7 +16,7 @@ from bptt_verifier.tolerance.scatter import FAR
 from manual_bptt import gru, lstm, rnn
 from tests.support.profiles import by_turns
 
-RETURNED = [np.dtype(np.float16), None]  # None: float64
+RETURNED = [np.dtype(np.float16), np.dtype(np.float32), None]  # None: float64
 MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 
 
@@ -130,6 +130,37 @@ def test_half_precision_that_is_never_finite_disagrees() -> None:
 
     report = judge(gradients, "rnn")
     assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+
+
+def sum_in_float32(params: Any, x: Any, y: Any, h0: Any, factor: float = 1.0) -> Any:
+    """The right gradients of arrays that are stored in float16, with sums in float32."""
+    stored = [v.astype(np.float16).astype(np.float32) for v in (*params, x, y, h0)]
+    weights, (x, y, h0) = rnn.Params(*stored[:3]), stored[3:]
+    h = [h0]
+    for x_t in x:
+        h.append(np.tanh(x_t @ weights.U.T + h[-1] @ weights.W.T).astype(np.float16).astype("f4"))
+    output = np.float32(2 / y.size) * (h[-1] @ weights.V.T - y)
+    found = {"U": np.float32(0), "W": np.float32(0), "V": output.T @ h[-1]}
+    state = output @ weights.V
+    for t in reversed(range(len(x))):
+        d = state * (1 - h[t + 1] ** 2)
+        found["U"], found["W"] = found["U"] + d.T @ x[t], found["W"] + d.T @ h[t]
+        state = d @ weights.W
+    return found | {"W": found["W"] * np.float32(factor), "h0": state}
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_half_precision_of_what_is_stored_is_found_where_float32_is_returned(
+    factor: float,
+) -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        return sum_in_float32(params, x, y, h0, factor)
+
+    report = judge(gradients, "rnn")
+    wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+    assert wrong == ["W"] * (factor != 1), str(report)
+    assert any("judged in float16" in note for note in report.notes)
+    assert not any("judged in float32" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("has_vanishing_steps", [False, True])
