@@ -19,6 +19,7 @@ from bptt_verifier.program.precision import find_arrays, forget_other_precision
 from bptt_verifier.program.wider_programs import Mode, Widening
 from bptt_verifier.reference.scalar_loss import to_scalar
 
+APART = 2.0**-10  # relative distance of two losses that are no roundings of one
 SAID = (
     "The loss is written for float32: its operations are those that JAX traces in your precision, "
     "and are computed and differentiated in float64. Every case is drawn and judged in float32."
@@ -31,16 +32,36 @@ def find_mode() -> Mode:
     return Mode(bool(config.jax_enable_x64), config.jax_numpy_dtype_promotion)
 
 
-def may_be_narrow(model: Any) -> bool:
+def may_be_narrow(model: Any, mode: Mode) -> bool:
     """Tell whether a loss fails in float64, or computes in float32 what its parameters change.
 
-    `model` is the `OwnModel`, of the module that imports this one.
+    Or it is another function in the user's mode. `model` is the `OwnModel`, of the module that
+    imports this one.
     """
-    if model.loss_raised or model.untraced:
+    if model.loss_raised or model.untraced or differs_in(mode, model.loss, model.params[0]):
         return True
     programs = (path.program for paths in model.paths for path in paths.known)
     operations = (each for program in programs for each in program.operations)
     return any(dtype == np.float32 for each in operations for dtype in each.dtypes)
+
+
+def differs_in(mode: Mode, loss: Callable[..., Any], given: Mapping[str, Array]) -> bool:
+    """Tell whether a loss is another function in this mode, beyond the rounding of float32.
+
+    JAX draws other random numbers where its default format is another one.
+    """
+    wide = attempt(loss, copies(given), np)
+    if mode.x64 or not isinstance(wide, jax.Array):
+        return False
+    arrays = find_arrays(loss)
+    with mode.hold():
+        forget_other_precision(arrays)
+        found = attempt(loss, copies(given), np)
+    forget_other_precision(arrays)
+    if not isinstance(found, jax.Array) or found.size != 1 or wide.size != 1:
+        return False
+    here, there = (float(np.asarray(value).real.item()) for value in (found, wide))
+    return abs(here - there) > APART * max(abs(here), abs(there))
 
 
 def read_narrow(model: Any, mode: Mode, trace: Callable[[Any], Any]) -> Any:

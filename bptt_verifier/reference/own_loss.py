@@ -204,7 +204,7 @@ def prepare(
     mode = find_mode()
     with isolate_float64(loss):
         found = check_and_trace(model, cases, progress)
-        if in_numpy and not in_torch and may_be_narrow(found):
+        if in_numpy and not in_torch and may_be_narrow(found, mode):
             read = read_narrow(model, mode, lambda read: check_and_trace(read, cases, progress))
             found = read or found
         if in_numpy and found.untraced:

@@ -102,6 +102,28 @@ def test_a_loss_of_float64_is_left_alone() -> None:
     assert np.dtype(np.float64) in {v.dtype for c in model.cases for v in c.arguments.values()}
 
 
+def noisy(p: Params) -> Any:
+    key = jax.random.key(0)
+    kept = jax.random.bernoulli(key, 0.75, (2, 3))
+    h = jnp.where(kept, run(p, jax.random.normal(key, (2, 3))), 0.0) / 0.75
+    return jnp.mean((h - Y) ** 2)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
+def test_random_numbers_are_those_of_the_users_precision(factor: float, verdict: str) -> None:
+    def gradients(p: Params) -> Params:
+        return {name: factor * value for name, value in jax.grad(noisy)(p).items()}
+
+    for given in (PARAMS, SINGLE):
+        report = verify_own_model(gradients, noisy, given, cases=3)
+        assert report.verdict.value == verdict, str(report)
+        assert SAID in report.notes
+    with jax.enable_x64(True):  # there they are drawn as the judge draws them
+        report = verify_own_model(gradients, noisy, PARAMS, cases=3)
+        assert report.verdict.value == verdict, str(report)
+        assert SAID not in report.notes
+
+
 def test_a_cast_rounds_what_the_user_has_in_float64() -> None:
     x64 = Mode(x64=True, promotion="standard")
     assert read_float32(cast, [PARAMS], x64) is None
