@@ -50,7 +50,11 @@ def test_an_own_model_tells_where_its_iteration_is_and_converges() -> None:
     assert own.has_converged(given) is True
     assert own.has_converged(given._replace(arguments={"W": -9 * np.eye(3)})) is False
     assert own.describe_iteration(given).startswith(" at `z = np.tanh(p[")
-    direct = OwnSubject(prepare(lambda p: np.sum(np.tanh(p["W"]) ** 2), {"W": W}, cases=1))
+
+    def without_iteration(p: Any) -> Any:
+        return np.sum(np.tanh(p["W"]) ** 2)
+
+    direct = OwnSubject(prepare(without_iteration, {"W": W}, cases=1))
     assert direct.has_converged(direct.model.make_case(Point(0))) is None
     assert direct.describe_iteration(direct.model.make_case(Point(0))) == ""
 
