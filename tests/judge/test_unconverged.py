@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL, leave_out_unconverged
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.stated_cases import state_compared
@@ -40,6 +42,21 @@ def differentiate(p: Any, inverse: float = 1.0) -> Any:
     jacobian = inverse * slope[:, None] * p["W"]
     adjoint = np.linalg.solve(np.eye(3) - jacobian.T, 2 * (z - AIM))
     return {"W": np.outer(adjoint * slope, z)}
+
+
+def test_an_own_model_tells_where_its_iteration_is_and_converges() -> None:
+    own = OwnSubject(prepare(loss, {"W": W}, cases=1))
+    given = own.model.make_case(Point(0))
+    assert own.has_converged(given) is True
+    assert own.has_converged(given._replace(arguments={"W": -9 * np.eye(3)})) is False
+    assert own.describe_iteration(given).startswith(" at `z = np.tanh(p[")
+
+    def without_iteration(p: Any) -> Any:
+        return np.sum(np.tanh(p["W"]) ** 2)
+
+    direct = OwnSubject(prepare(without_iteration, {"W": W}, cases=1))
+    assert direct.has_converged(direct.model.make_case(Point(0))) is None
+    assert direct.describe_iteration(direct.model.make_case(Point(0))) == ""
 
 
 @pytest.mark.slow
