@@ -80,7 +80,7 @@ class Widening:
         def atom(old: Any) -> Any:
             aval = widen_aval(old.aval)
             if isinstance(old, Literal):
-                return old if aval is old.aval else make_literal(old.val, aval)
+                return make_literal(old.val, aval)
             if isinstance(old, DropVar):
                 return DropVar(aval)
             return variables.setdefault(old, Var(aval))
@@ -199,8 +199,13 @@ def widen_aval(aval: Any) -> Any:
 
 
 def make_literal(value: Any, aval: Any) -> Any:
-    """Make a literal of the shortest decimal that is rounded to this number in float32."""
+    """Make a literal of the shortest decimal that is rounded to this number in float32.
+
+    Integers have the format that they were traced in, and not that of the mode in which they run.
+    """
     number = np.asarray(value)
+    if not is_inexact(aval.dtype):
+        return Literal(np.asarray(value, aval.dtype), aval)
     exact = number if np.iscomplexobj(number) else float(str(np.float32(number)))
     make: Any = Literal
     return make(np.asarray(exact, aval.dtype), aval)

@@ -104,10 +104,10 @@ SHORT_ALWAYS = MIN_CHAR.replace("[0, 2, 1]", "[0]")
         (f"{DATA}def f(x):\n    return np.sum(W @ x), x\ndef g(x):\n    dW = 1 + 0 * W\n"
          "    return np.sum(W @ x), dW\ndef h(x):\n    grads = 0\n    return grads, x\nx = y\n", None, "g is taken"),
         (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
-        (SHORT_FIRST, None, "of call 2 in the file; parameters: W, V, b; the gradient of W is zero with the data of the first call."),
+        (SHORT_FIRST, None, "of call 2 in the file; parameters: W, V, b; returned, and not compared: item 4; the gradient of W is zero with the data of the first call."),
         (SHORT_ALWAYS, None, "with the inputs, y, hprev of its first call in the file; parameters: W, V, b; returned, and not compared: item 4."),
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
-        (MIN_CHAR, "lossFun", "parameters: W, V, b."),
+        (MIN_CHAR, "lossFun", "parameters: W, V, b; returned, and not compared: item 4."),
         (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
         (SHAPES["two functions of a dict, called in the file"].source, "step,back", "parameters: W, V; without a gradient, and taken for data: x."),
         (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),

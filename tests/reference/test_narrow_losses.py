@@ -46,7 +46,10 @@ def cast_parameters(p: Params) -> Any:
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
-@pytest.mark.parametrize("loss", [pinned, cast, cast_parameters])
+@pytest.mark.parametrize(
+    "loss",
+    [pinned, *(pytest.param(each, marks=pytest.mark.rest) for each in (cast, cast_parameters))],
+)
 def test_gradients_of_float32_get_a_verdict(
     loss: Callable[[Params], Any], factor: float, verdict: str
 ) -> None:
@@ -102,6 +105,16 @@ def test_a_loss_of_float64_is_left_alone() -> None:
     assert np.dtype(np.float64) in {v.dtype for c in model.cases for v in c.arguments.values()}
 
 
+def test_the_indices_of_a_loop_keep_their_format() -> None:
+    def loss(p: Params) -> Any:
+        step = lambda t, h: jnp.tanh(p["b"] * h + jnp.asarray(X)[t, 0])  # noqa: E731
+        return jnp.sum(jax.lax.fori_loop(0, 4, step, jnp.zeros(3, jnp.float32)))
+
+    model = prepare(loss, {"b": SINGLE["b"]}, cases=2)
+    assert model.refusal is None
+    assert SAID in model.notes
+
+
 def noisy(p: Params) -> Any:
     key = jax.random.key(0)
     kept = jax.random.bernoulli(key, 0.75, (2, 3))
@@ -109,19 +122,18 @@ def noisy(p: Params) -> Any:
     return jnp.mean((h - Y) ** 2)
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
-def test_random_numbers_are_those_of_the_users_precision(factor: float, verdict: str) -> None:
-    def gradients(p: Params) -> Params:
-        return {name: factor * value for name, value in jax.grad(noisy)(p).items()}
-
-    for given in (PARAMS, SINGLE):
-        report = verify_own_model(gradients, noisy, given, cases=3)
-        assert report.verdict.value == verdict, str(report)
-        assert SAID in report.notes
+@pytest.mark.parametrize("given", [PARAMS, SINGLE])
+def test_random_numbers_are_those_of_the_users_precision(given: Params) -> None:
+    model = prepare(noisy, given, cases=2)
+    assert SAID in model.notes
+    case = model.cases[0]
+    assert case.truth is not None
+    found = case.truth(np.float64, ()).values
+    for name, value in jax.grad(noisy)(case.arguments).items():  # 2¹⁰ roundoffs of the largest
+        near = 2.0**-14 * np.max(np.abs(value))
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=near)
     with jax.enable_x64(True):  # there they are drawn as the judge draws them
-        report = verify_own_model(gradients, noisy, PARAMS, cases=3)
-        assert report.verdict.value == verdict, str(report)
-        assert SAID not in report.notes
+        assert SAID not in prepare(noisy, PARAMS, cases=1).notes
 
 
 def test_a_cast_rounds_what_the_user_has_in_float64() -> None:
