@@ -138,8 +138,7 @@ def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow
         (2.0**-44, np.float64, 0.5, np.float32),
         (2.0**-43, np.float64, 1.0, np.float32),
         (2.0**-42, np.float64, 0.5, None),
-        # One in float32 says so itself, and may compute in float16: at least eight times what
-        # float32 allows.
+        # One in float32 may compute in float16: at least eight times what float32 allows.
         (2.0**-27, np.float32, 1.0, np.float16),
         (2.0**-26, np.float32, 0.5, None),
         (2.0**-27, np.float32, 1.5, None),
