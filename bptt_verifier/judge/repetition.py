@@ -151,10 +151,13 @@ def draw_repetitions(
         yield chosen[submission.calls % len(chosen)], AGAIN
 
 
-def find_zeros(found: Compared) -> tuple[float, ...]:
-    """Find which part of each true gradient is zero: a submission may leave zeros unwritten."""
-    shares = (float((found.values[name] == 0).mean()) for name in found.gradients)
-    return tuple(share if share in (0.0, 1.0) else 0.5 for share in shares)
+def find_zeros(found: Compared) -> tuple[int, ...]:
+    """Tell of each true gradient whether no, some or all entries are zero, as 0, 1 or 2.
+
+    A submission may leave zeros unwritten.
+    """
+    zeros = [found.values[name] == 0 for name in found.gradients]
+    return tuple(int(each.any()) + int(each.all()) for each in zeros)
 
 
 def describe_change(

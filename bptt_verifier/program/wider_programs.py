@@ -204,9 +204,9 @@ def make_literal(value: Any, aval: Any) -> Any:
     Integers have the format that they were traced in, and not that of the mode in which they run.
     """
     number = np.asarray(value)
-    if not is_inexact(aval.dtype):
-        return Literal(np.asarray(value, aval.dtype), aval)
-    exact = number if np.iscomplexobj(number) else float(str(np.float32(number)))
+    exact: Any = number
+    if is_inexact(aval.dtype) and not np.iscomplexobj(number):
+        exact = float(str(np.float32(number)))
     make: Any = Literal
     return make(np.asarray(exact, aval.dtype), aval)
 

@@ -71,6 +71,34 @@ def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
     assert shown == [(done, 7) for done in (2, 3, 4, 5, 6)]  # with the probe
 
 
+@pytest.mark.parametrize("by_scatter", [True, False])
+def test_what_scatters_like_rounding_leaves_no_extreme_case_out_and_is_settled_once(
+    by_scatter: bool,
+) -> None:
+    ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
+    asked = list[Any]()
+
+    def compare_near(case: Any) -> Any:
+        asked.append(case.point)
+        number = case.point[0] if isinstance(case.point, tuple) else 0
+        errors = (-1.0) ** number if by_scatter else 1.0
+        return state_compared({"w": 1 + 1e-3 * errors * np.ones(2)}, ones, allowed)
+
+    extreme: Any = state_case(ones, allowed)
+    judgement = begin(draw_extreme_cases=lambda: [extreme])
+    judgement.attempt = compare_near  # type: ignore[method-assign]
+    compared: list[Any] = judgement.compared
+    judgement.compare_case = compared.append  # type: ignore[assignment,method-assign]
+    compared.append(state_compared({"w": 1 + 1e-3 * np.ones(2)}, ones, allowed))
+    judgement.compare_extreme_cases()
+    assert (compared[1:] == [extreme]) is by_scatter
+    first = len(asked)
+    assert first > 16
+    (settled,) = judgement.settle(compared[:1])
+    assert settled.fails is not by_scatter
+    assert (len(asked) == first) is by_scatter  # what is wrong is looked at once more
+
+
 def learn(
     *seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, given: Any = None
 ) -> SubjectJudgement:

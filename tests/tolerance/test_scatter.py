@@ -177,5 +177,6 @@ def test_errors_whose_squares_overflow_scatter_as_others_do_and_zeros_do_not() -
     allowed, size = np.array([1.0, 1.0]), np.array([1e200, 1.0])
     usual = measure_scatter(list(errors), allowed, np.zeros(2), 10)
     large = measure_scatter(list(errors * size), allowed * size, np.zeros(2), 10)
+    assert np.isfinite(usual.limit).all()
     np.testing.assert_allclose(large.limit, usual.limit * size, rtol=1e-15)  # 5 roundoffs
     np.testing.assert_allclose(large.mean, usual.mean * size, rtol=1e-15)
