@@ -317,7 +317,9 @@ def test_no_process_is_left_after_ctrl_c(tmp_path: Path) -> None:
         "ASKED.set()", "__import__('pathlib').Path('running').touch()"
     )
     write_project({**WAITING, "tests/test_half.py": waiting}, project)
-    command = [sys.executable, "-c", textwrap.dedent(RUN_QUICKLY), str(project), str(work)]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heard + textwrap.dedent(RUN_QUICKLY)  # it may be ignored here
+    command = [sys.executable, "-c", code, str(project), str(work)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as run:
         while run.poll() is None and not (work / "tree0" / "running").exists():
             time.sleep(0.05)
