@@ -64,7 +64,7 @@ def find_carried(
 ) -> dict[str, Keys]:
     """Find the carried adjoints among the results, by the one state that each may be of.
 
-        Those that are `known` as gradients are none. One without a letter, `dprev`, counts where
+    Those that are `known` as gradients are none. One without a letter, `dprev`, counts where
     `letterless` says so.
     """
     fits: dict[Keys, list[str]] = {}
@@ -79,6 +79,11 @@ def find_carried(
             if letter is not None and np.shape(to_array(place.array)) == shape
             and (letter in letters or "" in {letter, *letters})
         ]  # fmt: skip
+    return match_one_to_one(fits)
+
+
+def match_one_to_one(fits: Mapping[Keys, Sequence[str]]) -> dict[str, Keys]:
+    """Match arrays and results where one array alone fits a result, and no other result it."""
     claims = [name for names in fits.values() for name in names]
     return {
         names[0]: path

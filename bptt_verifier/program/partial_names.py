@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, find_code
-from bptt_verifier.program.carried_adjoints import find_carried, moves_loss
+from bptt_verifier.program.carried_adjoints import find_carried, match_one_to_one, moves_loss
 from bptt_verifier.program.data_names import find_kind
 from bptt_verifier.program.gradient_names import AFTER, BEFORE, CONTAINERS, is_named_gradient
 from bptt_verifier.program.leaves import Keys, flatten, walk
@@ -108,12 +108,7 @@ def find_by_ends(
             if n not in found and measure(place.array) == shape
             and any(is_end(rest, place.keys[-1]) for rest in rests)
         ]  # fmt: skip
-    claims = [n for names in fits.values() for n in names]
-    return {
-        names[0]: path
-        for path, names in fits.items()
-        if len(names) == 1 and claims.count(names[0]) == 1
-    }
+    return match_one_to_one(fits)
 
 
 def spell_rests(name: str) -> set[str]:
