@@ -124,7 +124,7 @@ class SubjectJudgement(Judgement):
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
         self.differs: Mistake | None = None
-        self.settled: dict[int, Compared] = {}
+        self.settled: dict[int, tuple[Compared, Compared]] = {}
 
     @property
     def steps(self) -> Sequence[Callable[[], Report | None]]:
@@ -308,10 +308,12 @@ class SubjectJudgement(Judgement):
 
     def settle(self, compared: Sequence[Compared]) -> list[Compared]:
         """Decide by scatter where gradients exceed their allowed errors, once at every case."""
-        known = [self.settled.get(id(found), found) for found in compared]
+        known = [self.settled.get(id(found), (found, found))[1] for found in compared]
         names = list_gradients(compared)
         settled = settle(self.attempt, self.subject, known, names, self.confirmed)
-        self.settled = {id(found): each for found, each in zip(compared, settled, strict=True)}
+        # What was found is kept as well: the identity of what is lost may become another's.
+        pairs = zip(compared, settled, strict=True)
+        self.settled |= {id(found): (found, each) for found, each in pairs}
         return settled
 
     def conclude(self) -> Report:

@@ -99,6 +99,17 @@ def test_what_scatters_like_rounding_leaves_no_extreme_case_out_and_is_settled_o
     assert (len(asked) == first) is by_scatter  # what is wrong is looked at once more
 
 
+def test_what_was_settled_of_a_case_that_is_lost_is_not_taken_for_another() -> None:
+    ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
+    judgement = begin()
+    judgement.attempt = lambda case: None  # type: ignore[method-assign]
+    for number in range(50):  # each of which may be where the one before it was
+        found = state_compared({"w": (2.0 + number) * np.ones(2)}, ones, allowed)
+        (settled,) = judgement.settle([found])
+        assert settled.submitted["w"][0] == 2 + number
+        del found, settled
+
+
 def learn(
     *seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, given: Any = None
 ) -> SubjectJudgement:
