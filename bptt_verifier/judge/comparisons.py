@@ -114,8 +114,9 @@ def compare_at(
     values, allowed = find_truth(case, dtypes)
     finite = np.isfinite(np.concatenate([value.ravel() for value in submitted.values()])).all()
     for name, value in () if finite else submitted.items():
-        if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
-            entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+        unexpected = ~np.isfinite(value) & np.isfinite(allowed[name])
+        if unexpected.any():
+            entry = tuple(int(i) for i in np.argwhere(unexpected)[0])
             where = f" at entry {list(entry)}" if entry else ""
             said = (
                 f"{name_result(name)}: expected finite numbers as autodiff finds, found "

@@ -30,7 +30,7 @@ from bptt_verifier.judge.candidates import (
     suggest_name,
     takes_three,
 )
-from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
+from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, shares_data
 from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
@@ -248,6 +248,8 @@ def choose_kind(
             raise ValueError(describe_lone_loss(file, defined, name))
         if complete and number == 1:
             return OWN, name
+        if complete and shares_data(defined, name):
+            return CODE, f"loss,{name}"
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
             return CODE, name
         first = [*defined.functions[name].args.posonlyargs, *defined.functions[name].args.args][:1]
@@ -255,6 +257,8 @@ def choose_kind(
             return CODE, name
         return DERIVATION, name
     if defined.defines("gradients"):
+        if complete and shares_data(defined, "gradients"):
+            return CODE, "loss,gradients"
         if complete and (own or number in (None, 1)):
             return OWN, "gradients"
         if number is not None and number < 3 and "gradients" in list_candidates(defined):

@@ -39,6 +39,18 @@ def find_loss_and_gradient(defined: Definitions) -> str:
     return ",".join(whole[0]) if len(whole) == 1 else ""
 
 
+def shares_data(defined: Definitions, gradient: str) -> bool:
+    """True if a function takes params and data as `loss` does, and the file has that data.
+
+    The data are variables by the names of the arguments, or the file calls one of both with them.
+    """
+    if not {"loss", gradient} <= {*defined.functions}:
+        return False
+    first, second = (list_needed(defined.functions[each]) for each in ("loss", gradient))
+    given = {*first} <= defined.names or not {"loss", gradient}.isdisjoint(defined.calls)
+    return first == second and "params" in first and len(first) > 1 and given
+
+
 def names_gradient(name: str, defined: Definitions) -> bool:
     """True for the name of a function that returns gradients: of a word, or d and another."""
     lower = name.lower()

@@ -374,6 +374,8 @@ def assemble(
     def loss(params: Any, xp: Any = np) -> Any:
         return follow(of_loss(read(params), xp), results.loss)
 
+    returned_loss = results.find_returned_loss()
+
     def gradients(params: Any, xp: Any = np) -> Any:
         state = whole(read(params), xp)
         inside = {name: follow(state, path) for name, path in found.items()}
@@ -381,7 +383,7 @@ def assemble(
         result = tree.read(result) if names else result
         if names and isinstance(result, Mapping):
             result = {names.get(name, name): value for name, value in result.items()}
-        return follow(state, results.loss), result
+        return follow(state, returned_loss), result
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
     changed = {*by_part.found, *(find_changed(calls.function) if unsure else ())}

@@ -125,6 +125,20 @@ class Results(NamedTuple):
                 (((*path, k), v) for k, v in enumerate(value)) if numbers else [(path, value)]
             )
 
+    def find_returned_loss(self) -> Keys:
+        """Find the loss returned beside the gradients: else it is the one that is differentiated.
+
+        A function of the gradients may run the forward pass itself, and return its loss, by a name
+        of one or before a dict of gradients.
+        """
+        result = self.state["result"]
+        items = [*walk(result, (), ())]
+        named = [path for path, _ in items if {self.names.get(path), *path[-1:]} & LOSSES]
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
+            named = named or [(0,)]
+        found = [("result", *path) for path, value in items if path in named and is_number(value)]
+        return self.loss if self.loss in found else next(iter(found), self.loss)
+
     def list_in_order(self) -> list[Keys]:
         """List the paths of the arrays returned, in order, without the loss."""
         paths = [path for path, value in self.walk_result() if is_array(value)]

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.candidates import list_candidates, list_pairs
-from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, takes_parameters
+from bptt_verifier.judge.loss_and_gradient import (
+    find_loss_and_gradient,
+    shares_data,
+    takes_parameters,
+)
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.notebooks import Cell
@@ -101,6 +106,46 @@ def test_both_functions_are_found(tmp_path: Path, text: str, pair: str, of: str)
     assert found.said.startswith(f"{pair} are taken for a loss and its gradient")
     assert {*flatten(found.params).leaves} == {*of.split()}
     assert not list_wrong(found)
+
+
+SHARED = DICT.replace("def grad", "def gradients").replace("weights =", "params =")
+SHARED = SHARED.replace("(p, x", "(params, x").replace("p[", "params[").replace(
+    "grad(weights, rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))",
+    "x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gradients", "bptt"])
+def test_params_and_data_that_the_loss_shares_are_those_of_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    text = SHARED.replace("def gradients", f"def {name}")
+    for asked in (None, name) if name == "gradients" else (name,):
+        found = read_own(tmp_path, text, name=asked)
+        assert found.said.startswith(f"loss,{name} are taken for a loss and its gradient")
+        assert not list_wrong(found)
+    assert list_wrong(read_own(tmp_path, text.replace("h**2", "h"), name=name)) == {"U"}
+
+
+@pytest.mark.parametrize("data", ["", "x = 1", "gradients(params, x, y)"])
+def test_without_data_gradients_are_those_of_a_derivation(tmp_path: Path, data: str) -> None:
+    text = "params = {}\ndef loss(params, x, y): return x\ndef gradients(params, x, y): return x\n"
+    defined = find_definitions(tmp_path, [Cell("x", text + data)])
+    assert shares_data(defined, "gradients") is data.startswith("gradients")
+    other = text.replace("def loss(params, x, y)", "def loss(params, x)")
+    assert not shares_data(find_definitions(tmp_path, [Cell("x", other + data)]), "gradients")
+
+
+@pytest.mark.parametrize("result", ["loss, g", "g, loss", "0.5 * np.sum(d * d), g", "g"])
+def test_the_loss_beside_the_gradients_is_compared(tmp_path: Path, result: str) -> None:
+    given = 'g = {"U": x.T @ (d @ params["V"].T * (1 - h**2)), "V": h.T @ d}'
+    text = SHARED.replace("return {", "g = {").replace(
+        given, f"loss = 0.5 * np.sum(d * d)\n    {given}\n    return {result}"
+    )
+    for factor in (0.5, 0.51):
+        found = read_own(tmp_path, text.replace("0.5 * np.sum(d * d)", f"{factor} * np.sum(d * d)"))
+        yours, true = found.gradients(found.params)[0], found.loss(found.params)
+        assert np.isclose(yours / true, 1 if result == "g" else 2 * factor)
 
 
 def test_a_wrong_gradient_is_seen(tmp_path: Path) -> None:

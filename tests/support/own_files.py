@@ -8,11 +8,11 @@ from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.own_data import find_doubts
 
 
-def read_own(folder: Path, text: str) -> Any:
-    """Read a file with this text, without a name."""
+def read_own(folder: Path, text: str, name: str | None = None) -> Any:
+    """Read a file with this text, and what has that name in it."""
     file = folder / "net.py"
     file.write_text(text)
-    return read_file(file, None, None, {})
+    return read_file(file, name, None, {})
 
 
 def list_wrong(found: Any) -> set[str]:
