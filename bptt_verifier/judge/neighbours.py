@@ -166,11 +166,15 @@ def are_clipped(yours: Array, true: Array) -> Array:
 def collect_errors(
     attempt: Try, subject: Subject, case: Case, names: Sequence[str], distance: float
 ) -> dict[str, list[Array]]:
-    """Collect the errors of the results of these names at the neighbours of a case."""
+    """Collect the errors of the results of these names at the neighbours of a case.
+
+    A result in half precision that overflows at a neighbour has none there.
+    """
     errors: dict[str, list[Array]] = {name: [] for name in names}
     for near in ask_neighbours(attempt, subject, case, distance):
         for name in near.submitted.keys() & errors.keys():
-            errors[name].append(near.submitted[name] - near.values[name])
+            if np.isfinite(near.submitted[name]).all():
+                errors[name].append(near.submitted[name] - near.values[name])
     return errors
 
 
@@ -224,8 +228,10 @@ def is_half(dtype: Any) -> bool:
 
 
 def is_half_precision(name: str, found: Compared) -> bool:
-    """Tell whether a gradient has a format coarser than float32, and is far from its underflow."""
+    """Tell whether a result has a format coarser than float32, and is far from its limits."""
     if name not in found.submitted or not is_half(dtype := found.dtypes[name]):
+        return False
+    if not np.isfinite(found.submitted[name]).all():
         return False
     largest = float(np.max(np.abs(found.values[name])))
     return largest >= 2**10 * float(np.finfo(dtype).smallest_normal)

@@ -26,11 +26,13 @@ from bptt_verifier.judge.conclusion import (
     summarise_parameters,
 )
 from bptt_verifier.judge.neighbours import (
+    DECISIVE,
     ENTRIES,
     are_numbers_of,
     find_precision,
     follows_closely,
     is_half,
+    is_half_precision,
     is_lost,
     is_within,
     list_excused,
@@ -119,7 +121,7 @@ class SubjectJudgement(Judgement):
         self.fails = False
         self.precision: Any = None
         self.precision_known = False
-        self.learnt = 0
+        self.learnt = self.halves = 0
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
@@ -215,9 +217,7 @@ class SubjectJudgement(Judgement):
             return self.excuse_overflow(found, case)
         if self.precision is None and self.learnt < LEARNING and not case.single:
             found = self.learn_precision(found)
-        forward = [name for name in list_failing(found) if name not in found.gradients]
-        if forward:
-            found = weigh(self.attempt, self.subject, found, forward, ENTRIES)
+        found = self.settle_forward(found)
         differs = find_forward_difference(self.subject, found)
         if differs is not None and not is_left_out(self.subject, found):
             return self.report(Verdict.DISAGREES, differs)
@@ -225,6 +225,19 @@ class SubjectJudgement(Judgement):
         self.compared.append(found)
         self.advance(found)
         return None
+
+    def settle_forward(self, found: Compared) -> Compared:
+        """Decide by scatter on the loss and the prediction, as on gradients, but at once."""
+        forward = [name for name in found.submitted if name not in found.gradients]
+        halves = [name for name in forward if is_half_precision(name, found)]
+        decisive = halves if self.halves < DECISIVE else []
+        failing = [n for n in list_failing(found) if n in forward and n not in decisive]
+        if failing:
+            found = weigh(self.attempt, self.subject, found, failing, ENTRIES)
+        if decisive:
+            self.halves += 1
+            found = weigh(self.attempt, self.subject, found, decisive, ENTRIES, decisive=True)
+        return found
 
     def excuse_overflow(self, breach: Breach, case: Case) -> Report | None:
         """Leave a case out where a right formula may overflow, or refuse the submission.

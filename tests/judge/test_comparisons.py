@@ -55,6 +55,16 @@ def test_a_breach_at_either_call_is_one(case: Any) -> None:
         assert len(list(left)) == unread
 
 
+def test_an_entry_that_is_not_finite_is_a_breach_where_its_allowed_error_is() -> None:
+    case = state_case({"w": np.ones(2)}, {"w": np.array([1.0, np.inf])})
+    for answer, entry in [([np.inf, 1.0], [0]), ([1.0, np.inf], None)]:
+        found = compare_at(answer_with(answer)[0], state_subject(case), case)
+        assert isinstance(found, Breach) is (entry is not None)
+        if isinstance(found, Breach):
+            assert (found.mistake.name, found.dtype) == ("not-finite", np.float64)
+            assert found.mistake.details["entry"] == entry
+
+
 def test_two_answers_that_differ_beyond_what_is_allowed_are_a_breach() -> None:
     found = ask_twice(answer_with([1.0, 1.0], [1.0, 2.0])[0], SUBJECT, CASE)
     assert isinstance(found, Breach)

@@ -74,6 +74,35 @@ def test_one_per_cent_is_seen_in_half_precision(cell: str, returned: Any) -> Non
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
 
 
+def with_loss(factor: float, cell: str, returned: Any) -> Any:
+    """A right derivation in float16, with the loss, multiplied by `factor`."""
+
+    def both(params: Any, *arrays: Any) -> Any:
+        given = MODULES[cell].Params(*(w.astype(np.float16) for w in params))
+        loss, _ = MODULES[cell].value_and_grad(given, *(a.astype(np.float16) for a in arrays))
+        kind = np.dtype(returned or arrays[0].dtype)
+        slopes = computed_in(np.float16, cell, returned)(params, *arrays)
+        return kind.type(loss) * kind.type(factor), slopes
+
+    def with_one_state(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        return both(params, x, y, h0)
+
+    def with_two_states(params: Any, x: Any, y: Any, h0: Any, c0: Any) -> Any:
+        return both(params, x, y, h0, c0)
+
+    return with_two_states if cell == "lstm" else with_one_state
+
+
+@pytest.mark.table(3)
+@pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
+def test_two_per_cent_of_a_loss_are_seen_in_half_precision(cell: str, returned: Any) -> None:
+    report = judge(with_loss(1.0, cell, returned), cell)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert report.parameters["loss"].resolution < 0.01
+    report = judge(with_loss(1.02, cell, returned), cell)
+    assert [mistake.name for mistake in report.mistakes] == ["forward-differs"]
+
+
 TANH = {
     "2σ(2a) − 1": lambda a: 2 / (1 + np.exp(-2 * a)) - 1,
     "quotient of exponentials": lambda a: (np.exp(a) - np.exp(-a)) / (np.exp(a) + np.exp(-a)),

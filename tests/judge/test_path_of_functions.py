@@ -15,6 +15,7 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.scatter import NEIGHBOURS
 from tests.support.stated_cases import state_case, state_compared, state_overflow
 
 UNKNOWN = Mistake("unknown", "It is wrong.", {})
@@ -470,3 +471,18 @@ def test_probes_are_compared_step_by_step_or_end_the_judgement() -> None:
         assert seen == [*range(1, number + 1)]
         assert judgement.probes[0].allowed["U"].tolist() == [[0.5, 0.0]]
         assert len(judgement.overflows) == (kind == "left out")
+
+
+def test_scatter_decides_on_a_loss_in_half_precision_at_up_to_eight_cases() -> None:
+    calls = list[float]()
+
+    def gradients(w: Any) -> Any:
+        calls.append(float(w[0]))
+        return np.float16(0.5 * (w * w).sum()), {"w": w}
+
+    cases = [case_at(1.0 + number / 8) for number in range(path.DECISIVE + 2)]
+    judgement = begin(gradients, cases=cases)
+    assert judgement.compare_cases() is None
+    few = NEIGHBOURS + 2  # with the case itself, and once more
+    assert len(calls) == path.DECISIVE * few + 2
+    assert all(each.allowed["loss"] > 1e-9 for each in judgement.compared[: path.DECISIVE])

@@ -128,6 +128,8 @@ def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow
     assert is_half_precision("w", found._replace(dtypes={"w": np.dtype(np.float32)})) is False
     assert is_half_precision("other", found) is False
     assert is_half_precision("w", found._replace(submitted={})) is False
+    endless = {"w": np.array([1.0, np.inf])}
+    assert is_half_precision("w", found._replace(submitted=endless)) is False
 
 
 @pytest.mark.parametrize(
