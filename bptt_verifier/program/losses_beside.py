@@ -20,9 +20,10 @@ from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.own_calls import Calls, call_with, find_arguments
 from bptt_verifier.program.own_classes import BACKWARD
-from bptt_verifier.program.own_code import OwnCode, assemble, find_structure
+from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.own_results import Results, find_loss, follow, list_items
+from bptt_verifier.program.parameter_structures import find_structure
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array
 from bptt_verifier.program.written_arguments import is_constant

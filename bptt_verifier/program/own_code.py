@@ -68,17 +68,18 @@ from bptt_verifier.program.own_data import (
 )
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
-    PARAMS,
     Results,
     are_equal,
     describe_result,
     find_loss,
     follow,
+    holds_more_beside_loss,
     is_float_array,
     is_number,
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
+from bptt_verifier.program.parameter_structures import find_like_result, find_structure
 from bptt_verifier.program.partial_names import Reading, read_ends_in_structure, read_partial_names
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
@@ -95,8 +96,6 @@ from bptt_verifier.program.unnamed_gradients import (
     returns_no_gradient,
 )
 from bptt_verifier.program.written_arguments import is_constant, list_written
-
-LAYERS = frozenset("layers blocks cells".split())  # names of lists with a dict for each layer
 
 
 class OwnCode(NamedTuple):
@@ -147,6 +146,9 @@ def read_function(
     joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
+    alike = find_like_result(arguments, state["result"]) if "globals" in roots else ""
+    if alike and not chosen:
+        return read_function(function, name, call, (alike,))
     names = name_returned_values(function, len(list_items(state["result"])))
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
     lists = {key: value for key, value in lists.items() if key not in arguments}
@@ -168,6 +170,8 @@ def read_function(
         whole = calls.make(run)
         state = calls.attempt(whole)
     loss = find_loss(state["result"], names)
+    if loss is None and holds_more_beside_loss(state["result"]):
+        loss, names = (0, 0), {(0,): "aux", **names}
     if loss is None:
         returned = f"return (LOSS, *self.{method}({', '.join(arguments)}))"
         remedy = f"; add a method that returns both, such as `{returned}`, call it at the end of "
@@ -480,18 +484,3 @@ def find_updates(
     calls.moved = moved
     scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
     return find_updating_variables(calls.backward, leaves, state["locals"], moved, scopes, rounding)
-
-
-def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
-    """Find the argument that holds the parameters as a structure; empty if there is none."""
-    if len(chosen) == 1 and chosen[0] in arguments:
-        return chosen[0] if find_node(arguments[chosen[0]]) else ""
-    holding = []
-    for name, value in arguments.items():
-        node = find_node(value)
-        plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
-        parts = name in LAYERS and node and all(isinstance(v, Mapping) for v in value)
-        if node and (name in PARAMS or parts or not plain):
-            found = attempt(flatten, value)
-            holding += [] if isinstance(found, Failure) else [name]
-    return next((name for name in holding if name in PARAMS), next(iter(holding), ""))

@@ -162,6 +162,13 @@ def find_loss(result: Any, names: Mapping[Keys, str]) -> Keys | None:
     return next(iter(named or scalars), None)
 
 
+def holds_more_beside_loss(result: Any) -> bool:
+    """True for a tuple that begins with the loss, beside gradients, as by JAX's `has_aux`."""
+    pair = isinstance(result, tuple) and len(result) == 2
+    first = result[0] if pair and isinstance(result[0], tuple) else ()
+    return len(first) > 1 and is_number(first[0])
+
+
 def list_items(result: Any) -> list[tuple[Keys, Any]]:
     """List the items of a tuple, list, mapping or NamedTuple, with their paths."""
     if not isinstance(result, tuple | list | Mapping):

@@ -11,7 +11,7 @@ import pytest
 from bptt_verifier import Report, Verdict, verify, verify_own_model
 from bptt_verifier.judge.files import DERIVATION, choose_kind
 from bptt_verifier.judge.one_case import compare_case
-from bptt_verifier.judge.submission import Breach, Expected, name_results
+from bptt_verifier.judge.submission import BESIDE_LOSS, Breach, Expected, name_results
 from bptt_verifier.program.source_file import find_definitions, read_cells
 from manual_bptt import rnn
 
@@ -76,6 +76,21 @@ def test_what_stands_beside_gradients_under_other_names_is_listed() -> None:
     report = judge(write)
     assert report, str(report)
     assert sum("Not checked: hidden. Results" in note for note in report.notes) == 1
+
+
+@pytest.mark.parametrize("beside", [({"h": 1.0},), (2.0, "more")])
+def test_the_loss_may_stand_in_a_tuple_with_more(beside: tuple[Any, ...]) -> None:
+    def write(p: Any, *found: Any, off: float = 0.0) -> Any:
+        return (loss(p) + off, *beside), dict(zip("Ubw", found, strict=True))
+
+    report = judge(write)
+    assert report.verdict is Verdict.AGREES
+    assert BESIDE_LOSS in report.notes
+    assert judge(write, factor=1.1).verdict is Verdict.DISAGREES
+    report = judge(lambda p, *found: write(p, *found, off=0.1))
+    assert [each.name for each in report.mistakes] == ["forward-differs"]
+    report = judge(lambda p, *g: ([loss(p), 1.0], dict(zip("Ubw", g, strict=True))))
+    assert [each.name for each in report.mistakes] == ["wrong-shape"]
 
 
 def test_names_of_nested_gradients_are_read() -> None:

@@ -1,0 +1,48 @@
+"""The argument that holds the parameters of a function as one structure: a dict, a list, an object.
+
+It has a usual name, or is no plain list or tuple; or a returned list has the shapes of its arrays.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.leaves import find_node, flatten
+from bptt_verifier.program.own_results import PARAMS, is_float_array, list_items
+from bptt_verifier.program.torch_tensors import to_array
+
+LAYERS = frozenset("layers blocks cells".split())  # names of lists with a dict for each layer
+
+
+def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
+    """Find the argument that holds the parameters as a structure; empty if there is none."""
+    if len(chosen) == 1 and chosen[0] in arguments:
+        return chosen[0] if find_node(arguments[chosen[0]]) else ""
+    holding = []
+    for name, value in arguments.items():
+        node = find_node(value)
+        plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
+        parts = name in LAYERS and node and all(isinstance(v, Mapping) for v in value)
+        if node and (name in PARAMS or parts or not plain):
+            found = attempt(flatten, value)
+            holding += [] if isinstance(found, Failure) else [name]
+    return next((name for name in holding if name in PARAMS), next(iter(holding), ""))
+
+
+def find_like_result(arguments: Mapping[str, Any], result: Any) -> str:
+    """Find the one list of arrays, by no name of data, that has the shapes of a returned list.
+
+    Empty where there is none, or several.
+    """
+    returned = [value for _, value in list_items(result) if type(value) in (list, tuple)]
+    shapes = [[np.shape(to_array(each)) for each in value] for value in returned]
+    found = [
+        name
+        for name, value in arguments.items()
+        if type(value) in (list, tuple) and value and all(map(is_float_array, value))
+        and not find_kind(name) and [each.shape for each in value] in shapes
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else ""
