@@ -10,7 +10,7 @@ import pytest
 
 from bptt_verifier import verify_own_model
 from bptt_verifier.program.wider_programs import Mode
-from bptt_verifier.reference.narrow_losses import SAID, find_mode, read_float32
+from bptt_verifier.reference.narrow_losses import SAID, differs_in, find_mode, read_float32
 from bptt_verifier.reference.own_loss import prepare
 
 RNG = np.random.default_rng(0)
@@ -169,3 +169,18 @@ calls: list[Params] = []
 )
 def test_other_losses_are_not_read(loss: Callable[[Params], Any]) -> None:
     assert read_float32(lambda p, _: loss(p), [SINGLE], DEFAULT) is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("more", "differs"), [(2.0**-10, False), (2.0**-10 + 2.0**-19, True), (0.5, True)]
+)
+def test_a_loss_is_another_one_beyond_a_thousandth(more: float, differs: bool, sign: int) -> None:
+    def loss(p: Params, xp: Any) -> Any:
+        """A number that is larger by `more` where JAX has 64 bit."""
+        wide = jax.config.read("jax_enable_x64")
+        return sign * jnp.asarray(1 + more * wide) + 0 * jnp.sum(p["W"])
+
+    with jax.enable_x64(True):
+        assert differs_in(DEFAULT, loss, PARAMS) is differs
+        assert not differs_in(DEFAULT._replace(x64=True), loss, PARAMS)
