@@ -173,14 +173,46 @@ def test_other_losses_are_not_read(loss: Callable[[Params], Any]) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
-    ("more", "differs"), [(2.0**-10, False), (2.0**-10 + 2.0**-19, True), (0.5, True)]
-)
-def test_a_loss_is_another_one_beyond_a_thousandth(more: float, differs: bool, sign: int) -> None:
+    ("wide", "narrow", "differs"),
+    [
+        (1024.0, 1023.0, False), (1024.0, 1022.875, True), (1023.0, 1024.0, False),
+        (1022.875, 1024.0, True), (1.0, -1.0, True), (0.0, 0.0, False),
+    ],
+)  # fmt: skip
+def test_a_loss_is_another_one_beyond_one_in_1024(
+    wide: float, narrow: float, differs: bool, sign: int
+) -> None:
     def loss(p: Params, xp: Any) -> Any:
-        """A number that is larger by `more` where JAX has 64 bit."""
-        wide = jax.config.read("jax_enable_x64")
-        return sign * jnp.asarray(1 + more * wide) + 0 * jnp.sum(p["W"])
+        return sign * jnp.asarray(wide if jax.config.read("jax_enable_x64") else narrow)
 
     with jax.enable_x64(True):
         assert differs_in(DEFAULT, loss, PARAMS) is differs
         assert not differs_in(DEFAULT._replace(x64=True), loss, PARAMS)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("result", [2.0, [2.0, 3.0]])
+def test_what_raises_or_is_no_number_is_no_other_loss(raises: bool, result: Any) -> None:
+    for wide in (True, False):
+
+        def loss(p: Params, xp: Any, at: bool = wide) -> Any:
+            if raises and jax.config.read("jax_enable_x64") is at:
+                raise TypeError("not in this precision")
+            return jnp.asarray(result)
+
+        with jax.enable_x64(True):
+            assert differs_in(DEFAULT, loss, PARAMS) is False
+
+
+def test_both_precisions_are_asked_with_data_in_their_own() -> None:
+    data, seen = np.full(3, 1 / 3), list[Any]()
+    compiled = jax.jit(lambda b: jnp.sum(b * data))  # JAX keeps the data in what it compiles
+
+    def loss(p: Params, xp: Any) -> Any:
+        seen.append(jax.eval_shape(lambda: data).dtype)
+        return compiled(p["b"])
+
+    with jax.enable_x64(True):
+        assert not differs_in(DEFAULT, loss, PARAMS)
+        loss(PARAMS, np)
+    assert seen == [np.float64, np.float32, np.float64]
