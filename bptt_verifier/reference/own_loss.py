@@ -251,7 +251,7 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         place = describe_places(model.paths)
         model = model._replace(untraced=f"The loss takes too many paths through branches: {place}.")
     if not model.cases:
-        refusal = "The loss or its gradient is not finite at any of the points tried."
+        refusal = "The loss or its gradient is not finite or would overflow at all points tried."
         left_out = tuple(describe_left_out(selections))
         return model._replace(refusal=refusal, notes=left_out, untraced=model.untraced or refusal)
     about_params = (note for tree in model.trees[:1] for note in tree.notes)

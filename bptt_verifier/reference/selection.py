@@ -221,7 +221,7 @@ class Selector:
             return NOT_FINITE
         slots = forward(program, wide)
         within, single = (
-            is_within_float32(slots, slopes),
+            is_within_float32(program, slots, slopes),
             find_coarsest_dtype(*params.values()) == np.float32,
         )
         if point.number == 0 and not single:
@@ -337,13 +337,21 @@ def list_saturating(program: Program, slots: Sequence[Any]) -> Iterator[tuple[st
             yield operation.name, place, slots[operation.inputs[0]]
 
 
-def is_within_float32(slots: Sequence[Any], slopes: Mapping[str, Array]) -> bool:
-    """Tell whether the numbers of the loss and gradient fit float32."""
+def is_within_float32(program: Program, slots: Sequence[Any], slopes: Mapping[str, Array]) -> bool:
+    """Tell whether the numbers of the loss and gradient fit float32.
+
+    What is infinite is a mask, and so are numbers below half of float32's smallest where one is a
+    constant, as in `where(mask, scores, finfo(float32).min)`: a maximum less than that stays there.
+    """
     largest = float(np.finfo(np.float32).max) / 2
     numbers = [x for x in slots if x is not None and x.dtype.kind == "f"]
-    return not any(
-        (np.isfinite(x) & (np.abs(x) > largest)).any() for x in (*numbers, *slopes.values())
-    )
+    masked = any((slots[each] < -largest).any() for each in program.constants)
+    smallest = -np.inf if masked else -largest
+
+    def fit(x: Array) -> bool:
+        return not (np.isfinite(x) & ((x > largest) | (x < smallest))).any()
+
+    return all(map(fit, numbers)) and all((np.abs(x) <= largest).all() for x in slopes.values())
 
 
 def resolve(case: Case) -> dict[str, float]:

@@ -432,3 +432,17 @@ def test_settings_of_other_shapes_share_the_cases() -> None:
     assert "setting=2" in report.counterexample.reproduce
     with pytest.raises(ValueError, match="the same names in every setting"):
         prepare(loss, [settings[0], {"W": np.ones((2, 2))}])
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.001, "disagrees")])
+def test_the_smallest_number_of_float32_is_a_mask(factor: float, verdict: str) -> None:
+    allowed = np.tri(6, dtype=bool)
+
+    def loss(p: Any) -> Any:
+        scores = jnp.where(allowed, x @ p["W"] @ x.T, jnp.finfo(jnp.float32).min)
+        return jnp.mean((jax.nn.softmax(scores) @ x - 0.5) ** 2)
+
+    x, gradient = X.astype(np.float32), jax.grad(loss)
+    params = {"W": rng.normal(size=(3, 3)).astype(np.float32)}
+    report = verify_own_model(lambda p: {"W": factor * gradient(p)["W"]}, loss, params, cases=8)
+    assert report.verdict.value == verdict, str(report)

@@ -53,8 +53,25 @@ def test_numbers_of_the_loss_or_the_gradient_are_within_half_of_the_largest_floa
     for share, within in [(0.9, True), (1.0, True), (1.1, False)]:
         large, small = np.array([1.0, -share * half]), np.ones(1)
         others = [None, np.ones(2, int), np.array([np.inf])]  # an infinity is a mask
-        assert is_within_float32([*others, large], {"w": small}) is within
-        assert is_within_float32([*others, small], {"w": large}) is within
+        assert is_within_float32(state_program(), [*others, large], {"w": small}) is within
+        assert is_within_float32(state_program(), [*others, small], {"w": large}) is within
+
+
+@pytest.mark.parametrize(
+    ("constant", "number", "within"),
+    [
+        (-1.1, -1.9, True), (-1.0, -1.1, False), (-np.inf, -1.1, True), (-1.1, 1.1, False),
+        (0.5, -1.1, False),
+    ],
+)  # fmt: skip
+def test_numbers_below_those_of_float32_are_masks_beside_a_constant_that_is_one(
+    constant: float, number: float, within: bool
+) -> None:
+    half = float(np.finfo(np.float32).max) / 2
+    slots = [np.array([1.0, constant * half]), np.array([number * half])]
+    program = state_program(constants=[0])
+    assert is_within_float32(program, slots, {"w": np.ones(1)}) is within
+    assert not is_within_float32(program, slots, {"w": slots[1]})
 
 
 @pytest.mark.parametrize(
