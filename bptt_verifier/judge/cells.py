@@ -30,6 +30,7 @@ from bptt_verifier.problems.extremes import (
     MODERATE,
     SMALL,
     draw_degenerate_problems,
+    draw_padded_problem,
     draw_problem_with_all_sizes_large,
     draw_problems_of_large_sizes,
     draw_problems_of_large_values,
@@ -247,6 +248,8 @@ class CellSubject(Subject):
         """Degenerate problems, those of large values, and those without an optional state."""
         draw, rng = self.draw_problem, np.random.default_rng([self.seed, 10])
         problems = [*draw_degenerate_problems(draw, self.seed)]
+        if self.cell != "rnn" or self.option != "relu":  # any slope of relu is right at zero
+            problems.append(draw_padded_problem(draw, self.seed))
         problems += draw_problems_of_large_values(draw, self.seed)
         optional = self.states.optional
         for omitted in chain.from_iterable(combinations(optional, n + 1) for n in range(2)):

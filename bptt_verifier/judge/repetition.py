@@ -1,12 +1,14 @@
 """Repeated calls at the end, which show what equal calls in order do not.
 
 A submission may be wrong from its second call on, at some calls, after an exception, for arguments
-in another memory layout, or where an output buffer keeps what the memory held before.
+in another memory layout, where an output buffer keeps what the memory held before, or where the
+parameters have changed in place, as in training, and what it has kept is of the values before.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +24,10 @@ from bptt_verifier.tolerance.comparison import compare
 CASES = 6  # cases that are repeated in every way, one of eight at most
 MOST_ZEROS = 12  # cases with zeros in other gradients that are repeated in poisoned memory
 FEW = 2  # such cases where something is wrong anyway
+BEFORE = 0.75  # times its values, in which a parameter is before it changes in place
+ALONE = 16  # parameters that change alone
 FAILING = 3  # failing cases that are asked once more
-CALLS = 64  # calls in all, unless they take long
+CALLS = 64  # calls before the parameters change, unless they take long
 SECONDS = 1.0  # for the calls beyond the cases that are repeated
 POISON = (0xFF, 0x7F)  # of every byte: NaN, or a huge number, in every precision
 UNWRITTEN = "unwritten-output"
@@ -99,8 +103,23 @@ def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return copies(arrays) | {last: np.array(None)}
 
 
+class HeldArrays:
+    """Arrays that hold the arguments at every call, some of them at other values for a while."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = copies(arrays)
+
+    def write(self, changed: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Write the values into the arrays that are held, those of some times `BEFORE`."""
+        for name, value in arrays.items():
+            factor = BEFORE if name in changed else 1.0
+            self.arrays[name][...] = value * value.dtype.type(factor)
+        return {**self.arrays}
+
+
 AGAIN = Repetition(copies, "depends-on-calls", "from one call to another")
 AFTER_ERROR = AGAIN._replace(change="after a call that raised an exception")
+IN_PLACE = AGAIN._replace(change="after a call with other values in the same arrays")
 LAYOUT = "depends-on-memory-layout"
 LAYOUTS = (
     Repetition(copy_in_fortran_order, LAYOUT, "for arguments in Fortran order"),
@@ -149,6 +168,24 @@ def draw_repetitions(
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN
+    for found, changes in list_changes(chosen):
+        held = HeldArrays(found.case.arguments)
+        for changed in changes:
+            ask(found.case, partial(held.write, changed))  # whatever comes of it
+        yield found, IN_PLACE._replace(copy=partial(held.write, ()))
+
+
+def list_changes(chosen: Sequence[Compared]) -> Iterator[tuple[Compared, list[list[str]]]]:
+    """List cases with the parameters that have other values in the calls before: all, or then one.
+
+    What is kept for the same arrays, or for the same values of some, is stale where others change.
+    Where calls take long, not all parameters change alone.
+    """
+    names = [[n for n in found.gradients if n in found.case.arguments] for found in chosen]
+    yield from ((found, [every]) for found, every in zip(chosen, names, strict=True))
+    end = time.monotonic() + SECONDS
+    alone = ((chosen[0], [names[0], [name]]) for name in names[0][:ALONE])
+    yield from takewhile(lambda _: time.monotonic() < end, alone)
 
 
 def find_zeros(found: Compared) -> tuple[int, ...]:

@@ -12,12 +12,15 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array, Problem, Sizes
 from jax_reference.padded import Capacity
+from manual_bptt import lstm
 from manual_bptt.inputs import require_at_least
 
 SMALL = Sizes(T=5, B=2, D=3, H=4, O=2)  # all sizes that are not large
 LARGE = Capacity(T=200, B=33, D=33, H=65, O=33)
 MODERATE = Sizes(T=96, B=16, D=16, H=32, O=16)  # its duration predicts that of all sizes large
 LARGE_PROBLEMS = 8  # pulses, each size large alone, all moderate, all large
+BIASES = frozenset({"b", "c", "b_n"})
+REMEMBERED = 64  # steps in which a cell state grows by almost 1 each
 FAR = 1e4  # a target far from every prediction
 
 # draw(rng, sizes, dtype, spread=…, target_scale=…) of the stated model
@@ -53,8 +56,8 @@ def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:
     one_step = Sizes(T=1, B=3, D=4, H=5, O=2)
     for sizes in (Sizes(1, 1, 1, 1, 1), Sizes(2, 2, 2, 2, 2), Sizes(4, 4, 4, 4, 4), one_step):
         yield draw(rng, sizes, np.float64)
-    zeros = [("U",), ("W",), ("V",), ("U", "W", "V"), ("x",), ("y",), ("h0", "c0")]
-    for names in (*zeros, ("b", "c", "b_n")):
+    zero = [("U",), ("W",), ("V",), ("U", "W", "V"), ("x",), ("y",), ("h0", "c0")]
+    for names in (*zero, tuple(BIASES)):
         problem = draw(rng, SMALL, np.float64)
         values = problem.weights | problem.first | {"x": problem.x, "y": problem.y}
         absent = {name: np.zeros_like(values[name]) for name in names if name in values}
@@ -69,6 +72,15 @@ def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:
     equal = {"x": np.repeat(problem.x[:, :1], SMALL.B, axis=1)}
     equal |= {name: np.repeat(state[:1], SMALL.B, axis=0) for name, state in problem.first.items()}
     yield replace_arrays(problem, equal)
+
+
+def draw_padded_problem(draw: Draw, seed: int) -> Problem:
+    """Draw a sequence after padding, without biases and states: a_t is exactly zero at first."""
+    problem = draw(np.random.default_rng([seed, 13]), SMALL, np.float64)
+    problem.x[: SMALL.T // 2] = 0
+    zeros = {name: np.zeros_like(problem.weights[name]) for name in BIASES & {*problem.weights}}
+    zeros |= {name: np.zeros_like(state) for name, state in problem.first.items()}
+    return replace_arrays(problem, zeros)
 
 
 def draw_problems_of_large_values(draw: Draw, seed: int) -> Iterator[Problem]:
@@ -86,6 +98,26 @@ def draw_problems_of_large_values(draw: Draw, seed: int) -> Iterator[Problem]:
         yield draw(rng, SMALL, dtype, spread=5.0)
     for scale in (4.0, 8.0, 12.0):
         yield draw_pulses(draw, rng, Sizes(T=6, B=1, D=6, H=6, O=4), np.float64, scale=scale)
+    yield from draw_large_cell_states(draw, rng)
+
+
+def draw_large_cell_states(draw: Draw, rng: np.random.Generator) -> Iterator[Problem]:
+    """Draw an LSTM whose cell states grow with every step, and shrink to about 1 at the last one.
+
+    Saturated they would not show in h_T. The first input opens the gates, and closes them at last:
+    without biases, nothing else is the same at every step.
+    """
+    sizes = Sizes(T=REMEMBERED, B=1, D=3, H=4, O=2)
+    problem = draw(rng, sizes, np.float64)
+    if len(problem.params.W) != lstm.GATES * sizes.H:
+        return
+    signs = np.where(np.arange(sizes.H) % 2, 1.0, -1.0)  # of c
+    ones = np.ones(sizes.H)
+    small = {name: value / 16 for name, value in problem.weights.items() if name not in "Vc"}
+    x = problem.x.copy()
+    small["U"][:, 0] = np.concatenate([4 * ones, 6 * ones, 2 * signs, signs / 2])  # i, f, g, o
+    x[:-1, :, 0], x[-1, :, 0] = 1, -2 / 3
+    yield replace_arrays(problem, {"x": x, **small})
 
 
 def draw_pulses(

@@ -260,15 +260,17 @@ def test_extreme_problems_are_tried_without_each_choice_of_optional_states(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cells, "draw_degenerate_problems", lambda draw, seed: ["degenerate", seed])
+    monkeypatch.setattr(cells, "draw_padded_problem", lambda draw, seed: seed)
     monkeypatch.setattr(cells, "draw_problems_of_large_values", lambda draw, seed: ["large", seed])
     both = TakenStates(by_name=("h0", "c0"), optional=("h0", "c0"))
     found: Any = subject("lstm", "", both).small_extremes
-    assert found[:4] == ("degenerate", 1, "large", 1)
-    assert [tuple(each.first) for each in found[4:]] == [("c0",)] * 4 + [("h0",)] * 4 + [()] * 4
-    assert [(each.sizes, each.x.dtype) for each in found[4:8]] == [
+    assert found[:5] == ("degenerate", 1, 1, "large", 1)
+    assert [tuple(each.first) for each in found[5:]] == [("c0",)] * 4 + [("h0",)] * 4 + [()] * 4
+    assert [(each.sizes, each.x.dtype) for each in found[5:9]] == [
         (sizes, dtype) for sizes in FRESH[:2] for dtype in (np.float64, np.float32)
     ]
-    assert len(subject().small_extremes) == 4
+    assert len(subject().small_extremes) == 5
+    assert len(subject(option="relu").small_extremes) == 4  # at its kink
 
 
 def draw_extremes(

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Report, Verdict, verify
-from bptt_verifier.problems.extremes import LARGE, complete_sizes
+from bptt_verifier.problems.extremes import (
+    LARGE,
+    complete_sizes,
+    draw_large_cell_states,
+    draw_padded_problem,
+)
 from bptt_verifier.problems.problem import Sizes
 from manual_bptt import gru, lstm, rnn
+from tests.support.cell_subjects import subject
 from tests.support.profiles import by_turns
 from tests.support.right_derivations import STYLES
 
@@ -155,6 +161,71 @@ def plain(
 )
 def test_saturated_slopes_and_clamped_losses_are_caught(wrong: dict[str, float]) -> None:
     assert judge(lambda p, x, y: plain(p, x, y, **wrong)).verdict is Verdict.DISAGREES
+
+
+def plain_lstm(
+    params: Any, x: Any, y: Any, *, limit: float = np.inf, at_zero: float = 0.5
+) -> Gradients:
+    """The LSTM with its cell state clipped, which its backward pass ignores, and this σ(0)."""
+
+    def sigmoid(a: Any) -> Any:
+        return np.where(a == 0, a.dtype.type(at_zero), 1 / (1 + np.exp(-a)))
+
+    U, W, V, b, c = params
+    cells = [np.zeros((x.shape[1], W.shape[1]), x.dtype)]
+    h, gates = [cells[0]], []
+    for x_t in x:
+        i, f, g, o = np.split(x_t @ U.T + h[-1] @ W.T + b, 4, axis=1)
+        gates.append((sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)))
+        i, f, g, o = gates[-1]
+        cells.append(np.clip(f * cells[-1] + i * g, -limit, limit))
+        h.append(o * np.tanh(cells[-1]))
+    dy = 2 * (h[-1] @ V.T + c - y) / y.size
+    dU, dW, db, dh, dc = np.zeros_like(U), np.zeros_like(W), np.zeros_like(b), dy @ V, 0.0
+    for t in reversed(range(len(x))):
+        i, f, g, o = gates[t]
+        state = np.tanh(cells[t + 1])
+        dc = dc + dh * o * (1 - state**2)
+        slopes = [dc * g * i * (1 - i), dc * cells[t] * f * (1 - f)]
+        slopes += [dc * i * (1 - g**2), dh * state * o * (1 - o)]
+        da = np.concatenate(slopes, axis=1)
+        dU, dW, db = dU + da.T @ x[t], dW + da.T @ h[t], db + da.sum(axis=0)
+        dh, dc = da @ W, dc * f
+    return {"U": dU, "W": dW, "V": dy.T @ h[-1], "b": db, "c": dy.sum(axis=0)}
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 5}, {"limit": 50}, {"at_zero": 0.0}])
+def test_cell_states_grow_and_units_begin_at_zero(wrong: dict[str, float]) -> None:
+    report = judge(lambda p, x, y: plain_lstm(p, x, y, **wrong), "lstm", bias=True)
+    assert report.verdict is Verdict.DISAGREES
+
+
+@pytest.mark.rest
+def test_a_plain_lstm_agrees() -> None:
+    report = judge(plain_lstm, "lstm", bias=True)
+    assert report.verdict is Verdict.AGREES, str(report)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_lstm_alone_is_drawn_with_large_cell_states(cell: str) -> None:
+    made = subject(cell)
+    found = [*draw_large_cell_states(made.draw_problem, np.random.default_rng(0))]
+    assert len(found) == (cell == "lstm")
+    for problem in found:
+        _, trace = lstm.forward(lstm.Params(**problem.weights), problem.x, **problem.first)
+        states = np.abs(trace.cells)
+        assert (states[-2] > 50).all()
+        assert ((states[-1] > 0.5) & (states[-1] < 2)).all()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_padded_sequence_begins_with_zeros(cell: str) -> None:
+    made = subject(cell)
+    problem = draw_padded_problem(made.draw_problem, 3)
+    steps = [bool(step.any()) for step in problem.x]
+    assert steps == [False, False, True, True, True]
+    assert not any(state.any() for state in problem.first.values())
+    assert all(value.any() for value in problem.weights.values())
 
 
 def tanh_by_exponentials(a: Any) -> Any:

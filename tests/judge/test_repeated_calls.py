@@ -10,12 +10,16 @@ from bptt_verifier.judge import repetition
 from bptt_verifier.judge.repetition import (
     AFTER_ERROR,
     AGAIN,
+    ALONE,
+    CALLS,
     HUGE,
+    IN_PLACE,
     LARGE_BLOCKS,
     LAYOUTS,
     POISON,
     SMALL_BLOCKS,
     UNWRITTEN,
+    HeldArrays,
     copy_all_but_one,
     copy_backwards,
     copy_in_fortran_order,
@@ -23,6 +27,7 @@ from bptt_verifier.judge.repetition import (
     describe_change,
     draw_repetitions,
     find_dependence,
+    list_changes,
     list_poisoned,
 )
 from bptt_verifier.judge.subject import Compared
@@ -128,10 +133,13 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     assert again == [(number, AGAIN) for number in reversed(chosen)]  # in another order
     assert layouts == [(number, way) for number in chosen for way in LAYOUTS]
     assert after == [(0, AFTER_ERROR)]
-    assert asked == [("case 0", copy_all_but_one)]
-    more = drawn[sum(ways) :]
-    assert len(drawn) == 64
-    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), 64)]
+    more, changed = drawn[sum(ways) : CALLS], drawn[CALLS:]
+    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), CALLS)]
+    assert [number for number, _ in changed] == [*chosen, chosen[0]]
+    assert {way.change for _, way in changed} == {IN_PLACE.change}
+    assert asked[0] == ("case 0", copy_all_but_one)
+    before = [*chosen, *[chosen[0]] * 2]  # all parameters, and at the first each alone
+    assert [label for label, _ in asked[1:]] == [f"case {number}" for number in before]
 
 
 def test_where_something_is_wrong_fewer_cases_are_repeated_and_failing_ones_first() -> None:
@@ -146,10 +154,36 @@ def test_where_something_is_wrong_fewer_cases_are_repeated_and_failing_ones_firs
 def test_calls_that_take_long_are_not_repeated_for_longer_than_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1])
+    seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1, 2.2])
     monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
     drawn, _ = draw([right()])
-    assert len(drawn) == 2 + 1 + 3 + 1 + 2
+    assert len(drawn) == 2 + 1 + 3 + 1 + 2 + 1
+
+
+def find_parameters(names: str) -> Compared:
+    """A case with these arguments, of which the last has no gradient."""
+    given = {name: np.full(2, 4.0, np.float32) for name in names}
+    found = state_compared(*({n: np.ones(2) for n in names[:-1]} for _ in range(3)))
+    return found._replace(case=found.case._replace(arguments=given))
+
+
+def test_parameters_change_in_place_together_and_then_each_alone() -> None:
+    (_, first), (_, second), (_, third) = list_changes([find_parameters("abx")])
+    assert (first, second, third) == ([["a", "b"]], [["a", "b"], ["a"]], [["a", "b"], ["b"]])
+    found = [find_parameters("".join(map(chr, range(97, 97 + 30)))), find_parameters("cx")]
+    changes = [each for _, each in list_changes(found)]
+    assert [len(each) for each in changes] == [1, 1, *[2] * ALONE]
+
+
+def test_the_same_arrays_hold_other_values_for_a_while() -> None:
+    arrays = find_parameters("abx").case.arguments
+    held = HeldArrays(arrays)
+    first = held.write(["a"], arrays)
+    assert [first[name].tolist() for name in "abx"] == [[3.0, 3.0], [4.0, 4.0], [4.0, 4.0]]
+    second = held.write([], arrays)
+    assert all(second[name] is first[name] for name in "abx")
+    assert all((value == 4).all() and value.dtype == np.float32 for value in second.values())
+    assert not any(second[name] is arrays[name] for name in "abx")
 
 
 def change(value: Any, way: Any = AGAIN, first: Any = (1.0, 1.0)) -> Any:
