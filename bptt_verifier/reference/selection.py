@@ -32,6 +32,7 @@ LONG = 1000  # operations
 SCALES_OF_DRAWS = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
+VALUES = (8.0, 64.0)  # sizes of a parameter beyond which what it is multiplied with may be clipped
 LOSS = 16.0
 SATURATED = 7.5, 12.0  # where a slope is small, but not yet lost in the sum with others
 FAR_OUT = 15.0, 24.0  # where that of tanh is lost, and that of an exponential is not
@@ -239,6 +240,9 @@ class Selector:
         for name, value in slopes.items():
             largest = np.max(np.abs(value))
             features |= {(name, size) for size in GRADIENTS if largest > size}
+        for name, value in wide.items():
+            largest = np.max(np.abs(value), initial=0.0)
+            features |= {("value", name, size) for size in VALUES if largest > size}
         for name, place, operand in list_saturating(program, slots):
             if any_between(np.abs(operand), *SATURATED):
                 features.add(("saturated", place))

@@ -446,3 +446,17 @@ def test_the_smallest_number_of_float32_is_a_mask(factor: float, verdict: str) -
     params = {"W": rng.normal(size=(3, 3)).astype(np.float32)}
     report = verify_own_model(lambda p: {"W": factor * gradient(p)["W"]}, loss, params, cases=8)
     assert report.verdict.value == verdict, str(report)
+
+
+def test_every_parameter_is_large_in_some_case_though_errors_are_bounded() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        h = xp.zeros((6, 3))
+        for _ in range(6):
+            h = xp.maximum(X + h @ p["W"], 0)
+        e = h @ p["V"] + p["c"] - Y
+        return xp.mean(xp.where(abs(e) < 1, e * e / 2, abs(e) - 0.5))  # Huber's
+
+    params = {"W": 0.3 * rng.normal(size=(3, 3)), "V": rng.normal(size=(3, 2)), "c": np.zeros(2)}
+    cases = prepare(loss, params).cases
+    for name in params:
+        assert max(np.max(np.abs(case.arguments[name])) for case in cases) > 64
