@@ -164,7 +164,7 @@ class OwnSubject(Subject):
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which the value of an iteration is computed."""
         _, iterations = self.find_iterations(case)
-        places = [place for each in iterations[-1:] for place in each.first.where[:1]]
+        places = iterations[-1].first.where if iterations else ()
         return f" at `{places[0].text}` ({places[0]})" if places else ""
 
     def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:

@@ -447,8 +447,10 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             said = f"{what}: expected an array of floats, found {kind}."
             unread = not isinstance(array, Failure) and is_floating(array.dtype)
             if unread:  # its rounding is as large as the mistakes that are to be seen
-                said = f"{what} is in {array.dtype}, whose few digits would hide "
-                said += "mistakes: compute and return it in float32."
+                said = (
+                    f"{what} is in {array.dtype}, whose few digits would hide mistakes: "
+                    "compute and return it in float32."
+                )
             found_other = make_breach("wrong-shape", said, gradients=[name], found=kind)
             return found_other._replace(unread=unread)
         shape = expected.shapes[name]

@@ -52,6 +52,14 @@ def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
     assert [*describe_precision([found], [found], np.float16, ())] == [said]
 
 
+def test_a_returned_format_is_said_beside_the_same_one_that_all_are_judged_in() -> None:
+    found = state_compared(ONES | {"a": np.ones(1, np.float32)}, ONES, ONES)
+    assert [*describe_precision([found], [found], np.float32, ())] == [
+        "You return float32 for a where the arguments are finer: judged in float32.",
+        "Your errors are those of rounding to float32: all results are judged in float32.",
+    ]
+
+
 def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> None:
     single = {"a": np.ones(1, np.float32)}
     found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})

@@ -14,6 +14,7 @@ from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.mistakes import own_models
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Comparison, compare_all
@@ -201,6 +202,28 @@ def test_the_operations_of_a_function_are_recorded_and_none_without_one() -> Non
     assert names[-1] == "mul"
     assert found[-1].value.tolist() == np.ones((2, 3)).tolist()
     assert subject().record(0, params) == []
+
+
+def test_an_iteration_is_where_the_last_carried_value_is_computed_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [Place(__file__, line, 0, 0) for line in range(1, 5)]
+
+    def describe(*places: list[Place]) -> str:
+        found = [SimpleNamespace(first=SimpleNamespace(where=each)) for each in places]
+        monkeypatch.setattr(own_model, "find_iterations", lambda program: found)
+        return subject().describe_iteration(case(1))
+
+    said = describe(lines[:1], lines[1:2], lines[2:])
+    assert said == f" at `{lines[2].text}` ({lines[2]})"
+    assert describe(lines, []) == ""  # where it is computed is not known
+    assert describe() == ""
+
+
+def test_no_iteration_is_known_of_a_loss_without_a_trace() -> None:
+    black_box = subject(find_program=lambda params, setting: None)
+    assert black_box.has_converged(case(1)) is None
+    assert black_box.describe_iteration(case(1)) == ""
 
 
 def test_a_subject_counts_its_cases() -> None:

@@ -10,8 +10,10 @@ from bptt_verifier.judge import path
 from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement, judge
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected, Submission
+from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
@@ -313,6 +315,35 @@ def test_a_format_is_learnt_from_the_first_cases_in_float64(
     assert bool(asked) is learns
 
 
+def wrong_loss_at_two(w: Any) -> Any:
+    return {"w": w, "loss": w[0] ** 2 + 1.0 * (w[0] == 2)}
+
+
+def begin_iteration(values: Sequence[float]) -> SubjectJudgement:
+    """The judgement of a wrong loss at 2, where the iteration of the loss has not converged."""
+    cases = [case_at(value)._replace(point=Point(number)) for number, value in enumerate(values, 1)]
+    judgement = begin(wrong_loss_at_two, cases)
+    judgement.subject.has_converged = lambda case: bool(case.arguments["w"][0] != 2)  # type: ignore[method-assign]
+    return judgement
+
+
+def test_another_loss_where_an_iteration_has_not_converged_waits_for_cases_where_it_has() -> None:
+    judgement = begin_iteration([2.0, 1.0])
+    assert judgement.compare_cases() is None
+    assert [each.case.arguments["w"][0] for each in judgement.compared] == [2.0, 1.0]
+    report = judgement.conclude()
+    assert report.verdict is Verdict.DISAGREES
+    assert [each.name for each in report.mistakes] == ["forward-differs"]
+
+
+def test_another_loss_is_left_out_beside_several_cases_that_have_converged() -> None:
+    judgement = begin_iteration([2.0, *range(3, 3 + SEVERAL)])
+    assert judgement.compare_cases() is None
+    report = judgement.conclude()
+    assert (report.verdict, report.cases) == (Verdict.AGREES, SEVERAL)
+    assert report.notes[0].startswith("In 1 case the iteration of your loss has not converged")
+
+
 def test_extreme_cases_are_asked_only_while_nothing_fails() -> None:
     extreme = [case_at(3.0), case_at(4.0)]
     agreeing = begin(right, extreme=extreme)
@@ -486,3 +517,11 @@ def test_scatter_decides_on_a_loss_in_half_precision_at_up_to_eight_cases() -> N
     few = NEIGHBOURS + 2  # with the case itself, and once more
     assert len(calls) == path.DECISIVE * few + 2
     assert all(each.allowed["loss"] > 1e-9 for each in judgement.compared[: path.DECISIVE])
+
+
+def test_scatter_alone_decides_on_a_loss_in_half_precision() -> None:
+    """The loss is off by less than the bound allows, and by the same at all neighbours."""
+    judgement = begin(lambda w: (np.float16(1.25), {"w": w}), [case_at(1.0, allowed=0.5)])
+    report = judgement.compare_cases()
+    assert report is not None
+    assert [each.name for each in report.mistakes] == ["forward-differs"]

@@ -68,8 +68,9 @@ def test_a_subject_has_no_further_cases_notes_or_words_by_itself() -> None:
     ):  # fmt: skip
         assert none == ()
     assert subject.find_largest_sizes([case]) == {}
-    assert subject.widen(case) is subject.contradict(0, case) is None
+    assert subject.widen(case) is subject.contradict(0, case) is subject.has_converged(case) is None
     assert subject.name_model_of_loss(case, 1.0) == subject.write_case(compared()) == ""
+    assert subject.describe_iteration(case) == ""
     computed = subject.choose_for_exact_values([])
     assert isinstance(computed, Iterator)
     assert [*computed] == []
@@ -84,6 +85,7 @@ def test_a_result_is_judged_in_the_coarser_dtype_of_it_and_of_its_argument() -> 
     assert find("W", {"W": double, "U": half}, W=single, U=half) == np.float32
     assert find("W", {"W": single}, W=double) == np.float32
     assert find("prediction", {"prediction": double}, W=double, U=single) == np.float32
+    assert find("prediction", {"prediction": double, "W": half}, W=double) == np.float64
     assert find("loss", {"loss": double, "U": half}, W=single) == np.float16
     assert find("loss", {"loss": double}, W=single) == np.float32
     assert find("loss", {"loss": double, "U": half}, loss=single, W=half) == np.float32
@@ -98,6 +100,7 @@ def test_a_loss_is_as_coarse_as_all_gradients_and_not_as_a_rounded_prediction() 
         ({"W": half, "U": half}, np.float16),
         ({"W": half, "U": zero}, np.float16),  # zeros have no digits
         ({"W": half, "U": double}, np.float64),
+        ({"W": half, "U": np.array([0.0, 1.0])}, np.float64),  # other entries have some
         ({"W": zero, "U": zero}, np.float64),
         ({"W": double, "U": double, "prediction": half}, np.float64),
         ({"prediction": half}, np.float64),

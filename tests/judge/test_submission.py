@@ -304,7 +304,10 @@ def test_floats_of_a_format_that_numpy_does_not_have_are_no_mistake(convert: Any
     assert isinstance(breach, Breach)
     assert (breach.verdict, breach.mistakes) == (Verdict.INCONCLUSIVE, ())
     (said,) = breach.sentences
-    assert said.startswith("The gradient for W is in bfloat16, whose few digits would hide")
+    assert said == (
+        "The gradient for W is in bfloat16, whose few digits would hide mistakes: compute and "
+        "return it in float32."
+    )
 
 
 def test_a_loss_may_have_axes_and_a_gradient_has_its_own() -> None:

@@ -13,7 +13,12 @@ import pytest
 
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.unconverged import SEVERAL, leave_out_unconverged
+from bptt_verifier.judge.unconverged import (
+    SEVERAL,
+    count_telling,
+    is_left_out,
+    leave_out_unconverged,
+)
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
@@ -152,6 +157,19 @@ def test_what_agrees_is_kept_where_the_iteration_has_not_converged() -> None:
 )
 def test_nothing_else_is_left_out(failing: Compared, converged: bool | None) -> None:
     assert leave_out((failing, converged), *state_right(SEVERAL)) is None
+    subject: Any = SimpleNamespace(has_converged=lambda case: converged)
+    assert is_left_out(subject, failing) is False
+
+
+def test_a_mistake_shows_in_gradients_that_are_not_always_zero() -> None:
+    true = {"w": np.ones(2), "unused": np.zeros(2), "loss": np.ones(())}
+    limits = {"w": np.full(2, 1e-9), "unused": np.ones(2), "loss": np.full((), 1e5)}
+    cases = [state_compared(true, true, limits)] * 2
+    subject: Any = SimpleNamespace(zeros=frozenset(["unused"]))
+    (said,) = count_telling(subject, cases)
+    assert said.startswith("2 of 2 cases could")
+    subject.zeros = frozenset(["w", "unused"])
+    assert count_telling(subject, cases) == []
 
 
 def test_what_scatters_like_rounding_is_kept() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from bptt_verifier.judge.neighbours import (
     are_numbers_of,
+    collect_errors,
     fill_digits,
     find_largest_error,
     find_precision,
@@ -200,6 +201,15 @@ def test_scatter_needs_half_of_the_neighbours(answers: int, is_rounding: bool) -
 
     found = weigh(failing, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
     assert found.fails is not is_rounding
+
+
+def test_a_neighbour_at_which_one_entry_overflows_has_no_error() -> None:
+    def near(number: int, _: float) -> Any:
+        return np.array([0.25, 0.5 if number % 2 else np.inf])
+
+    attempt = attempt_with(near, np.zeros(2), np.ones(2), np.float16)
+    errors = collect_errors(attempt, subject_with_neighbours(), CASE_OF_ONES, ["w"], IN_HALF)
+    assert np.array_equal(errors["w"], [[0.25, 0.5]] * (NEIGHBOURS // 2))
 
 
 def test_scatter_alone_decides_at_up_to_eight_cases_in_half_precision() -> None:

@@ -7,11 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxpr_as_fun
 
 from bptt_verifier import verify_own_model
+from bptt_verifier.program.precision import find_arrays
 from bptt_verifier.program.wider_programs import Mode
-from bptt_verifier.reference.narrow_losses import SAID, differs_in, find_mode, read_float32
-from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.reference import narrow_losses
+from bptt_verifier.reference.narrow_losses import (
+    SAID,
+    differs_in,
+    find_mode,
+    read_float32,
+    read_narrow,
+)
+from bptt_verifier.reference.own_loss import OwnModel, prepare
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(4, 2, 3)), RNG.normal(size=(2, 3)).astype(np.float32)
@@ -138,8 +147,10 @@ def test_random_numbers_are_those_of_the_users_precision(given: Params) -> None:
 
 def test_a_cast_rounds_what_the_user_has_in_float64() -> None:
     x64 = Mode(x64=True, promotion="standard")
-    assert read_float32(cast, [PARAMS], x64) is None
-    assert read_float32(lambda p, _: cast(p), [SINGLE], x64) is not None
+    loss = lambda p, _: cast(p)  # noqa: E731
+    for wide in ([PARAMS], [SINGLE, PARAMS], [SINGLE | {"W": PARAMS["W"]}]):
+        assert read_float32(loss, wide, x64) is None
+    assert read_float32(loss, [SINGLE], x64) is not None
 
 
 def test_the_mode_is_the_users() -> None:
@@ -169,6 +180,76 @@ calls: list[Params] = []
 )
 def test_other_losses_are_not_read(loss: Callable[[Params], Any]) -> None:
     assert read_float32(lambda p, _: loss(p), [SINGLE], DEFAULT) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "serves"),
+    [({}, True), ({"refusal": "No case."}, False), ({"untraced": "It prints."}, False)],
+)
+def test_a_reading_serves_that_has_a_verdict_by_its_trace(
+    found: dict[str, str], serves: bool
+) -> None:
+    asked = list[OwnModel]()
+
+    def trace(model: OwnModel) -> OwnModel:
+        asked.append(model)
+        return model._replace(notes=("A note.",), **found)  # type: ignore[arg-type]
+
+    model = OwnModel(lambda p, _: pinned(p), (PARAMS,), seed=0)
+    read = read_narrow(model, DEFAULT, trace)
+    assert (read is not None) is serves
+    assert read is None or read.notes == ("A note.", SAID)
+    (given,) = asked[0].params
+    assert {value.dtype for value in given.values()} == {np.dtype(np.float32)}
+
+
+def test_a_loss_that_is_no_number_at_the_parameters_given_is_read() -> None:
+    assert read_float32(lambda p, _: jnp.log(-jnp.abs(p["b"][0])), [SINGLE], DEFAULT) is not None
+
+
+def wave(p: Params, _: Any) -> Any:
+    return jax.lax.sin(p["b"][0]) * jax.lax.cos(p["W"][0, 0])
+
+
+@pytest.mark.parametrize("names", [["W", "b"], ["W"], ["b"]])
+def test_the_operations_of_what_is_read_are_seen_in_a_trace(names: list[str]) -> None:
+    with jax.enable_x64(True):
+        read = read_float32(wave, [SINGLE], DEFAULT)
+        assert read is not None
+        closed = jax.make_jaxpr(lambda p: read(PARAMS | p, np))({n: PARAMS[n] for n in names})
+    assert {"sin", "cos"} & {each.primitive.name for each in closed.eqns}
+
+
+def test_what_is_read_is_compiled_once_for_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = list[Any]()
+
+    def note(closed: Any) -> Callable[..., Any]:
+        def run(*values: Any) -> Any:
+            traced.append(values)
+            return jaxpr_as_fun(closed)(*values)
+
+        return run
+
+    monkeypatch.setattr(narrow_losses, "jaxpr_as_fun", note)
+    with jax.enable_x64(True):
+        read = read_float32(wave, [SINGLE], DEFAULT)
+        assert read is not None
+        for factor in (1.0, 2.0, 3.0):
+            given = {name: factor * value for name, value in PARAMS.items()}
+            expected = np.sin(given["b"][0]) * np.cos(given["W"][0, 0])
+            assert float(read(given, np)) == pytest.approx(expected, rel=1e-12)
+    assert len(traced) == 1
+
+
+def test_what_is_read_has_the_data_of_the_loss_and_no_copies() -> None:
+    data = np.full(3, 1 / 3)
+    loss = lambda p, _: jnp.sum(p["b"] * data)  # noqa: E731
+    with jax.enable_x64(True):
+        read = read_float32(loss, [SINGLE], DEFAULT)
+    assert read is not None
+    known = {id(array) for array in find_arrays(loss)}
+    assert id(data) in known
+    assert {id(array) for array in find_arrays(read)} == known
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -216,3 +297,20 @@ def test_both_precisions_are_asked_with_data_in_their_own() -> None:
         assert not differs_in(DEFAULT, loss, PARAMS)
         loss(PARAMS, np)
     assert seen == [np.float64, np.float32, np.float64]
+
+
+def test_a_loss_is_traced_with_data_of_float32_and_has_its_own_again() -> None:
+    data, seen = np.full(3, 1 / 3), list[Any]()
+    compiled = jax.jit(lambda b: jnp.sum(b * data))  # JAX keeps the data in what it compiles
+
+    def loss(p: Params, xp: Any) -> Any:
+        seen.append(jax.eval_shape(lambda: data).dtype)
+        return compiled(p["b"])
+
+    with jax.enable_x64(True):
+        loss(PARAMS, np)
+        assert read_float32(loss, [SINGLE], DEFAULT) is not None
+        loss(PARAMS, np)
+    first, _, *others, last = seen  # the second call only tells whether the loss is one of JAX
+    assert (first, last) == (np.float64, np.float64)
+    assert set(others) == {np.dtype(np.float32)}

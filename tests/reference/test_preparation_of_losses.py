@@ -192,6 +192,38 @@ def test_differences_serve_where_plain_numpy_cannot_be_traced(
     assert found.notes == (("Differences, as It prints.",) if in_numpy and untraced else ())
 
 
+@pytest.mark.parametrize(
+    ("in_numpy", "in_torch", "narrow", "gives", "notes"),
+    [
+        (True, False, True, True, ("Read anew.",)),
+        (True, False, True, False, ("As it is.",)),  # that gives no reference
+        (True, False, False, True, ("As it is.",)),
+        (False, False, True, True, ("As it is.",)),
+        (True, True, True, True, ("As it is.",)),
+    ],
+)
+def test_a_loss_of_float32_is_read_anew_if_it_takes_neither_a_namespace_nor_tensors(
+    in_numpy: bool,
+    in_torch: bool,
+    narrow: bool,
+    gives: bool,
+    notes: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(model: OwnModel, mode: Any, trace: Any) -> OwnModel | None:
+        return trace(model)._replace(notes=("Read anew.",)) if gives else None
+
+    monkeypatch.setattr(own_loss, "takes_namespace", lambda loss: not in_numpy)
+    monkeypatch.setattr(own_loss, "ignore_namespace", lambda loss: loss)
+    monkeypatch.setattr(own_loss, "takes_tensors", lambda loss, trees: in_torch)
+    monkeypatch.setattr(own_loss, "over_arrays", lambda loss, trees: loss)
+    monkeypatch.setattr(own_loss, "follows_values", lambda loss: False)
+    monkeypatch.setattr(own_loss, "may_be_narrow", lambda model, mode: narrow)
+    monkeypatch.setattr(own_loss, "read_narrow", read)
+    found = prepare_with(monkeypatch, lambda model: model._replace(notes=("As it is.",)))
+    assert found.notes == notes
+
+
 def test_a_loss_that_raises_in_any_setting_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = list[Any]()
 
