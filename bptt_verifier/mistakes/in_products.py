@@ -107,7 +107,8 @@ def list_transposition_mistakes(
     """List the mistake of leaving a square weight, or another square matrix, untransposed."""
     shapes = {known.program.operations[number].shapes[0] for number in group}
     square = {is_square(known, slot) for slot in slots} == {True}
-    if len(shapes) > 1 or (slots[0] not in known.leaf and not square):
+    # A weight may have products of several shapes: of a first state that vmap does not repeat.
+    if slots[0] not in known.leaf and (len(shapes) > 1 or not square):
         return
 
     def transpose(values: Values) -> list[Any]:

@@ -119,3 +119,38 @@ def test_the_loss_of_the_last_state_at_every_step_is_named() -> None:
     params = {"U": np.ones((3, 2)), "W": np.ones((3, 3)), "V": np.ones((2, 3))}
     found = diagnose_numbers(lambda p, xp: total(run(p, xp)[-1:], p, xp), params, at_every_step)
     assert [mistake.name for mistake in found] == ["output-gradient-at-every-step"]
+
+
+def test_a_weight_left_untransposed_is_named_where_vmap_does_not_repeat_the_first_state() -> None:
+    x = np.random.default_rng(2).normal(size=(4, 3, 2))
+
+    def run(p: Any, rows: Any, before: Any) -> Any:
+        h = jnp.zeros(3)
+        for row in rows:
+            h = jnp.tanh(p["U"] @ row + before(p["W"], h))
+        return p["v"] @ h
+
+    @jax.custom_vjp
+    def untransposed(W: Any, h: Any) -> Any:
+        return W @ h
+
+    def forward(W: Any, h: Any) -> Any:
+        return W @ h, (W, h)
+
+    def backward(kept: Any, d: Any) -> Any:
+        W, h = kept
+        return jnp.outer(d, h), W @ d
+
+    untransposed.defvjp(forward, backward)
+
+    def total(p: Any, before: Any) -> Any:
+        return jnp.mean(jax.vmap(lambda rows: run(p, rows, before))(x) ** 2)
+
+    def gradients(p: Any) -> dict[str, Any]:
+        with use_float64():
+            found = jax.grad(lambda q: total(q, untransposed))(p)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    params = {"U": np.ones((3, 2)), "W": np.ones((3, 3)), "v": np.ones(3)}
+    (mistake,) = diagnose_numbers(lambda p, xp: total(p, jnp.matmul), params, gradients)
+    assert mistake.name == "untransposed-recurrent-weight"
