@@ -145,7 +145,35 @@ def choose_method(defined: Definitions, name: str) -> str:
     if not (methods or whole):
         updating = list_updating_methods(defined.classes[kind])
         methods = updating if len(updating) == 1 else []
-    return f"{name}.{methods[0]}" if methods else name
+    if methods:
+        return f"{name}.{methods[0]}"
+    _, dot, method = choose_loss_method(defined, kind).partition(".")
+    return f"{name}{dot}{method}"
+
+
+def choose_loss_method(defined: Definitions, name: str) -> str:
+    """Choose the method of a class that returns the loss, where it passes the gradient to backward.
+
+    What it passes is a part of the derivation. Otherwise the class is judged as a whole.
+    """
+    found = [each for each in list_passing(defined, name) if is_name_of_loss(each)]
+    return f"{name}.{found[0]}" if len(found) == 1 else name
+
+
+def list_passing(defined: Definitions, name: str) -> list[str]:
+    """List the methods of a class that run both passes, and pass a gradient to the second."""
+    node = defined.classes.get(name)
+    methods = [] if node is None else [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    return [each.name for each in methods if passes_back(each)]
+
+
+def passes_back(method: ast.FunctionDef) -> bool:
+    """True if a method runs both passes, with an argument for the backward one, and returns."""
+    calls = [n for n in walk_own_body(method) if isinstance(n, ast.Call)]
+    given = {name_expression(n.func): bool(n.args or n.keywords) for n in calls}
+    back = any(given.get(name) for name in BACKWARD)
+    returns = any(isinstance(n, ast.Return) and n.value for n in walk_own_body(method))
+    return back and returns and not {*FORWARD}.isdisjoint(given)
 
 
 def suggest_instead(defined: Definitions, name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.judge.candidates import (
+    choose_loss_method,
     choose_method,
     choose_pair,
     choose_updating_method,
@@ -24,6 +25,7 @@ from bptt_verifier.judge.candidates import (
     leave_out_parts,
     list_candidates,
     list_named,
+    list_passing,
     names_loss,
     returns_loss_alone,
     suggest_instead,
@@ -202,6 +204,12 @@ def read_any(
         if not other:
             raise
         raise type(error)(f"{error}; {other}") from error
+    passing = list_passing(defined, name)
+    if passing:  # a step of training, of which the class is judged as a whole
+        said = (
+            f"{code.said} What {' and '.join(passing)} passes to the backward pass is not judged."
+        )
+        code = code._replace(said=said)
     lines = ExecutedLines()
     gradients = announce(lines.watch(code.gradients), f"a call of {name}")
     loss = announce(code.loss, f"a call of {name}")
@@ -248,7 +256,7 @@ def choose_kind(
             raise ValueError(describe_lone_loss(file, defined, name))
         if complete and number == 1:
             return OWN, name
-        if complete and shares_data(defined, name):
+        if shares_data(defined, name):
             return CODE, f"loss,{name}"
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
             return CODE, name
@@ -257,7 +265,7 @@ def choose_kind(
             return CODE, name
         return DERIVATION, name
     if defined.defines("gradients"):
-        if complete and shares_data(defined, "gradients"):
+        if shares_data(defined, "gradients"):
             return CODE, "loss,gradients"
         if complete and (own or number in (None, 1)):
             return OWN, "gradients"
@@ -280,7 +288,7 @@ def choose_kind(
     candidates = leave_out_parts(defined, every) or every
     made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
     if len(made) == 1 and all(each in defined.classes for each in candidates):
-        return CODE, made[0]  # the others are its parts
+        return CODE, choose_loss_method(defined, made[0])  # the others are its parts
     pair = choose_pair(defined, candidates)
     if pair:
         return CODE, pair
@@ -290,7 +298,7 @@ def choose_kind(
         return CODE, sure[0]
     candidates = [*made, *(each for each in candidates if each not in made)]
     if len(candidates) == 1:
-        return CODE, candidates[0]
+        return CODE, choose_loss_method(defined, candidates[0])
     if candidates:
         raise ValueError(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "

@@ -40,15 +40,20 @@ def find_loss_and_gradient(defined: Definitions) -> str:
 
 
 def shares_data(defined: Definitions, gradient: str) -> bool:
-    """True if a function takes params and data as `loss` does, and the file has that data.
+    """True if a function takes parameters and data as `loss` does, and the file has them.
 
-    The data are variables by the names of the arguments, or the file calls one of both with them.
+    They are variables by the names of the arguments, of which the parameters may have another usual
+    name, or the file calls one of both with them.
     """
     if not {"loss", gradient} <= {*defined.functions}:
         return False
     first, second = (list_needed(defined.functions[each]) for each in ("loss", gradient))
-    given = {*first} <= defined.names or not {"loss", gradient}.isdisjoint(defined.calls)
-    return first == second and "params" in first and len(first) > 1 and given
+    if first != second or len(first) < 2 or not takes_parameters(defined, "loss", gradient):
+        return False
+    missing = {*first} - defined.names
+    named = [each for each in PARAMS if each in defined.names]
+    given = not missing or (len(missing) == len(named) == 1 and missing <= {*PARAMS})
+    return given or not {"loss", gradient}.isdisjoint(defined.calls)
 
 
 def names_gradient(name: str, defined: Definitions) -> bool:

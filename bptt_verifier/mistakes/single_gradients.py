@@ -281,7 +281,9 @@ def list_clippings(
     """
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
-    if not 0 < limit < np.inf or not shows_limit(limit, name, evidence):
+    # Where entries are zero but for rounding, the largest is no limit.
+    rounding = min(float(np.max(case.wanted[name].allowed)) for case in evidence)
+    if not rounding < limit < np.inf or not shows_limit(limit, name, evidence):
         return
     advice = "return what is derived, and clip afterwards"
     said = f"the gradient is clipped to ±{limit:.6g}; {advice}"

@@ -205,9 +205,10 @@ def find_arguments(
 ) -> dict[str, Any]:
     """Find the arguments for calls of a function: recorded ones, or globals of the same names.
 
-    Those in `left` are left out. Those that equal one of another function in `shared` are the same
-    object, so that both are replaced together. Raises ValueError where one without a default is
-    missing.
+    The only global with a usual name of parameters, as `params`, is what another such argument, as
+    `p`, gets. Those in `left` are left out. Those that equal one of another function in `shared`
+    are the same object, so that both are replaced together. Raises ValueError where one without a
+    default is missing.
     """
     signature = attempt(inspect.signature, function)
     if isinstance(signature, Failure):
@@ -226,8 +227,11 @@ def find_arguments(
             each.VAR_POSITIONAL,
             each.VAR_KEYWORD,
         ):
+            named = [name for name in PARAMS if name in space] if each.name in PARAMS else []
             if each.name in space:
                 found[each.name] = space[each.name]
+            elif len(named) == 1:
+                found[each.name] = space[named[0]]
             elif each.name != "xp":
                 missing.append(each.name)
     if missing:

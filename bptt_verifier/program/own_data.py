@@ -46,7 +46,7 @@ def choose_parameters(
     of a `pair` of functions returns their gradients, as a layer does. Beside parameters that are
     global, or attributes, an argument is none.
     """
-    kinds = {n: find_kind(places[n].path[pair and places[n].root == "arguments"]) for n in found}
+    kinds = {n: find_kind_of_place(places[n], pair) for n in found}
     given = {n for n in found if places[n].root == "arguments"}
     arguments = {str(place.path[-1]) for place in places.values() if place.root == "arguments"}
     if not any(find_kind(name) is STATES and not name.startswith("c") for name in arguments):
@@ -60,6 +60,13 @@ def choose_parameters(
         return {}
     kept = {n: p for n, p in found.items() if kinds[n] is not TARGETS}
     return kept or dict(found)
+
+
+def find_kind_of_place(place: ArrayPlace, pair: bool) -> frozenset[str]:
+    """Find the kind of data of an array by its outermost name; none for `W` of a layer `inp`."""
+    path = place.path[pair and place.root == "arguments" :]
+    inside = len(path) > 1 and PARAMETER.match(str(path[-1])) and not find_kind(path[-1])
+    return frozenset() if inside else find_kind(path[0])
 
 
 def is_initial(name: str) -> bool:

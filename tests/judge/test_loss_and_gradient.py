@@ -127,6 +127,22 @@ def test_params_and_data_that_the_loss_shares_are_those_of_the_file(
     assert list_wrong(read_own(tmp_path, text.replace("h**2", "h"), name=name)) == {"U"}
 
 
+@pytest.mark.parametrize(
+    ("argument", "given"),
+    [("p", "params"), ("theta", "theta"), ("w", "weights"), ("p", "p"), ("model", "model")],
+)
+@pytest.mark.parametrize("call", ["", "gradients({}, x, y)"])
+def test_parameters_may_have_another_usual_name_and_be_called(
+    tmp_path: Path, argument: str, given: str, call: str
+) -> None:
+    text = SHARED.replace("(params, x", f"({argument}, x").replace("params[", f"{argument}[")
+    text = text.replace("params = ", f"{given} = ") + call.format(given) + "\n"
+    found = read_own(tmp_path, text)
+    assert found.said.startswith("loss,gradients are taken for a loss and its gradient")
+    assert not list_wrong(found)
+    assert list_wrong(read_own(tmp_path, text.replace("h**2", "h"))) == {"U"}
+
+
 @pytest.mark.parametrize("data", ["", "x = 1", "gradients(params, x, y)"])
 def test_without_data_gradients_are_those_of_a_derivation(tmp_path: Path, data: str) -> None:
     text = "params = {}\ndef loss(params, x, y): return x\ndef gradients(params, x, y): return x\n"

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.candidates import choose_method, suggest_name
+from bptt_verifier.judge.candidates import choose_loss_method, choose_method, suggest_name
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.source_file import find_definitions
 from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.own_files import list_wrong, read_own
 
 
 def define(source: str) -> Any:
@@ -413,3 +414,108 @@ def test_the_end_of_an_argument_is_no_part_of_the_name_of_its_variable(tmp_path:
     file.write_text(STATIC.replace("dHout_in", "dHout_mean"), encoding="utf-8")
     said = read_file(file, "Cell", None, {}).said  # of no variable, so its shape tells
     assert "dHout_mean is taken for the gradient of" in said
+
+
+PASSING = """
+import numpy as np
+class RNN:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.W, self.v = rng.normal(size=(3, 3)) / 3, rng.normal(size=3)
+    def forward(self, X):
+        self.X, self.h = X, [np.zeros((len(X), 3))]
+        for t in range(X.shape[1]):
+            self.h.append(np.tanh(X[:, t] + self.h[-1] @ self.W))
+        return self.h[-1] @ self.v
+    def backward(self, dout):
+        self.dW, self.dv = np.zeros_like(self.W), self.h[-1].T @ dout
+        dh = np.outer(dout, self.v)
+        for t in reversed(range(self.X.shape[1])):
+            da = dh * (1 - self.h[t + 1] ** 2)
+            self.dW += self.h[t].T @ da
+            dh = da @ self.W.T
+    def loss(self, X, y):
+        diff = self.forward(X) - y
+        self.backward(diff / len(X))
+        return 0.5 * np.mean(diff ** 2)
+rng = np.random.default_rng(1)
+X, y = rng.normal(size=(8, 4, 3)), rng.normal(size=8)
+net = RNN()
+net.loss(X, y)
+"""
+
+
+@pytest.mark.parametrize("name", [None, "RNN", "net"])
+def test_what_a_loss_passes_to_the_backward_pass_is_judged(
+    tmp_path: Path, name: str | None
+) -> None:
+    found = read_own(tmp_path, PASSING, name)
+    assert ".loss is taken for a function that returns the loss" in found.said
+    assert not list_wrong(found)
+    wrong = PASSING.replace("diff / len(X)", "diff")
+    assert list_wrong(read_own(tmp_path, wrong, name)) == {"W", "v"}
+
+
+def test_what_a_step_of_training_passes_to_the_backward_pass_is_said_not_to_be_judged(
+    tmp_path: Path,
+) -> None:
+    found = read_own(tmp_path, PASSING.replace("loss(", "train_step("))
+    assert found.said.startswith("RNN is taken for a class with forward, backward")
+    assert found.said.endswith(" What train_step passes to the backward pass is not judged.")
+    assert not list_wrong(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "passes"),
+    [
+        ("d = self.forward(X)\n        self.backward(d)\n        return d", True),
+        ("d = self.forward(X)\n        self.backward(d)", False),  # no loss
+        ("d = self.forward(X)\n        self.backward()\n        return d", False),
+        ("d = self.run(X)\n        self.backward(d)\n        return d", False),
+        ("d = self.forward(X)\n        self.update(d)\n        return d", False),
+    ],
+)
+def test_a_loss_that_runs_both_passes_is_chosen(body: str, passes: bool) -> None:
+    text = f"class Net:\n    def loss(self, X):\n        {body}\n"
+    assert choose_loss_method(define(text), "Net") == ("Net.loss" if passes else "Net")
+    assert choose_loss_method(define(text), "Other") == "Other"
+    two = text + text.partition("\n")[2].replace("def loss", "def cost")
+    assert choose_loss_method(define(two), "Net") == "Net"
+
+
+@pytest.mark.parametrize("layer", ["input", "inp", "x", "layer"])
+def test_the_weights_of_a_layer_by_a_name_of_data_are_parameters(
+    tmp_path: Path, layer: str
+) -> None:
+    text = f"""
+import numpy as np
+class Linear:
+    def __init__(self, rng):
+        self.W = rng.normal(size=(3, 3))
+        self.W_grad = np.zeros((3, 3))
+class Net:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.{layer}, self.rec = Linear(rng), Linear(rng)
+    def forward(self, x, y):
+        self.data, self.h = x, [np.zeros(3)]
+        for each in x:
+            self.h.append(np.tanh(self.{layer}.W @ each + self.rec.W @ self.h[-1]))
+        self.d = self.h[-1] - y
+        return 0.5 * self.d @ self.d
+    def backward(self):
+        self.{layer}.W_grad, self.rec.W_grad = np.zeros((3, 3)), np.zeros((3, 3))
+        d = self.d
+        for t in reversed(range(4)):
+            a = d * (1 - self.h[t + 1] ** 2)
+            self.{layer}.W_grad += 1 * np.outer(a, self.data[t])
+            self.rec.W_grad += np.outer(a, self.h[t])
+            d = self.rec.W.T @ a
+net = Net()
+net.forward(np.ones((4, 3)) / 2, np.zeros(3))
+net.backward()
+"""
+    found = read_own(tmp_path, text)
+    assert {*flatten(found.params).leaves} == {f"{layer}.W", "rec.W"}
+    assert not list_wrong(found)
+    assert list_wrong(read_own(tmp_path, text.replace("1 * np", "7 * np"))) == {f"{layer}.W"}

@@ -16,13 +16,13 @@ from bptt_verifier.mistakes.single_gradients import (
 )
 
 
-def list_limits(*submitted: list[float]) -> list[str]:
+def list_limits(*submitted: list[float], allowed: float = 0.0) -> list[str]:
     """List the clippings that are tried for these gradients, one a case."""
     evidence = [
         Evidence(
             None,
             {"W": np.zeros(len(each))},
-            {"W": Wanted(np.array(each), np.zeros(len(each)), 0.0, None)},
+            {"W": Wanted(np.array(each), np.full(len(each), allowed), 0.0, None)},
         )
         for each in submitted
     ]
@@ -43,6 +43,12 @@ def test_a_number_that_one_entry_alone_has_is_no_limit_unless_it_is_short(
     submitted: tuple[list[float], ...], limits: list[str]
 ) -> None:
     assert list_limits(*submitted) == limits
+
+
+def test_the_largest_rounding_error_of_zeros_is_no_limit() -> None:
+    errors = [2.0**-54, -(2.0**-54)], [2.0**-54]
+    assert list_limits(*errors, allowed=2.0**-55)[0] == "value"
+    assert list_limits(*errors, allowed=2.0**-54) == []
 
 
 def test_the_words_after_a_factor_explain_it() -> None:
