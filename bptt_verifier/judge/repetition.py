@@ -104,7 +104,10 @@ def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 class HeldArrays:
-    """Arrays that hold the arguments at every call, some of them at other values for a while."""
+    """Arrays that hold the arguments at every call, some of them at other values for a while.
+
+    Arguments in another format, as where a submission takes one alone, have arrays of their own.
+    """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.arrays = copies(arrays)
@@ -112,6 +115,8 @@ class HeldArrays:
     def write(self, changed: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Write the values into the arrays that are held, those of some times `BEFORE`."""
         for name, value in arrays.items():
+            if self.arrays[name].dtype != value.dtype:
+                self.arrays[name] = np.empty_like(value)
             factor = BEFORE if name in changed else 1.0
             self.arrays[name][...] = value * value.dtype.type(factor)
         return {**self.arrays}

@@ -184,6 +184,10 @@ def test_the_same_arrays_hold_other_values_for_a_while() -> None:
     assert all(second[name] is first[name] for name in "abx")
     assert all((value == 4).all() and value.dtype == np.float32 for value in second.values())
     assert not any(second[name] is arrays[name] for name in "abx")
+    wide = held.write(
+        [], {name: value.astype(np.float64) + 2.0**-40 for name, value in arrays.items()}
+    )
+    assert all((value == 4 + 2.0**-40).all() for value in wide.values())
 
 
 def change(value: Any, way: Any = AGAIN, first: Any = (1.0, 1.0)) -> Any:
