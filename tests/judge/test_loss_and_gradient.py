@@ -128,10 +128,12 @@ def test_params_and_data_that_the_loss_shares_are_those_of_the_file(
 
 
 @pytest.mark.parametrize(
-    ("argument", "given"),
-    [("p", "params"), ("theta", "theta"), ("w", "weights"), ("p", "p"), ("model", "model")],
-)
-@pytest.mark.parametrize("call", ["", "gradients({}, x, y)"])
+    ("argument", "given", "call"),
+    [
+        ("p", "params", ""), ("theta", "theta", "gradients({}, x, y)"), ("w", "weights", ""),
+        ("p", "p", "gradients({}, x, y)"), ("p", "weights", "gradients({}, x, y)"),
+    ],
+)  # fmt: skip
 def test_parameters_may_have_another_usual_name_and_be_called(
     tmp_path: Path, argument: str, given: str, call: str
 ) -> None:

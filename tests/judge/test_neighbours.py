@@ -93,6 +93,7 @@ def with_loss(factor: float, cell: str, returned: Any) -> Any:
     return with_two_states if cell == "lstm" else with_one_state
 
 
+@pytest.mark.rest
 @pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
 def test_two_per_cent_of_a_loss_are_seen_in_half_precision(cell: str, returned: Any) -> None:

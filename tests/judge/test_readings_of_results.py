@@ -78,7 +78,9 @@ def test_what_stands_beside_gradients_under_other_names_is_listed() -> None:
     assert sum("Not checked: hidden. Results" in note for note in report.notes) == 1
 
 
-@pytest.mark.parametrize("beside", [({"h": 1.0},), (2.0, "more")])
+@pytest.mark.parametrize(
+    "beside", [({"h": 1.0},), pytest.param((2.0, "more"), marks=pytest.mark.rest)]
+)
 def test_the_loss_may_stand_in_a_tuple_with_more(beside: tuple[Any, ...]) -> None:
     def write(p: Any, *found: Any, off: float = 0.0) -> Any:
         return (loss(p) + off, *beside), dict(zip("Ubw", found, strict=True))
