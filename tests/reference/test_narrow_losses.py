@@ -285,7 +285,8 @@ def test_what_raises_or_is_no_number_is_no_other_loss(raises: bool, result: Any)
             assert differs_in(DEFAULT, loss, PARAMS) is False
 
 
-def test_both_precisions_are_asked_with_data_in_their_own() -> None:
+def note_precision() -> tuple[Callable[[Params, Any], Any], list[Any]]:
+    """A loss, and the format that its data have at each call."""
     data, seen = np.full(3, 1 / 3), list[Any]()
     compiled = jax.jit(lambda b: jnp.sum(b * data))  # JAX keeps the data in what it compiles
 
@@ -293,6 +294,11 @@ def test_both_precisions_are_asked_with_data_in_their_own() -> None:
         seen.append(jax.eval_shape(lambda: data).dtype)
         return compiled(p["b"])
 
+    return loss, seen
+
+
+def test_both_precisions_are_asked_with_data_in_their_own() -> None:
+    loss, seen = note_precision()
     with jax.enable_x64(True):
         assert not differs_in(DEFAULT, loss, PARAMS)
         loss(PARAMS, np)
@@ -300,13 +306,7 @@ def test_both_precisions_are_asked_with_data_in_their_own() -> None:
 
 
 def test_a_loss_is_traced_with_data_of_float32_and_has_its_own_again() -> None:
-    data, seen = np.full(3, 1 / 3), list[Any]()
-    compiled = jax.jit(lambda b: jnp.sum(b * data))  # JAX keeps the data in what it compiles
-
-    def loss(p: Params, xp: Any) -> Any:
-        seen.append(jax.eval_shape(lambda: data).dtype)
-        return compiled(p["b"])
-
+    loss, seen = note_precision()
     with jax.enable_x64(True):
         loss(PARAMS, np)
         assert read_float32(loss, [SINGLE], DEFAULT) is not None
