@@ -1,11 +1,12 @@
 """Calls of a submission at cases, and comparisons of its results with the reference."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.neighbours import are_numbers_of
 from bptt_verifier.judge.subject import Compared, Copy, Subject, find_dtype
 from bptt_verifier.judge.submission import (
     Breach,
@@ -102,14 +103,19 @@ def compare_at(
     case: Case,
     copy: Copy = copies,
     precision: Any = None,
+    rounded: Collection[str] = (),
 ) -> Compared | Breach:
-    """Call the submission at a case, and compare its results with the reference.
+    """Call a submission at a case, and compare its results with the reference.
 
     `precision` is the format in which the submission computes, if it is coarser than its results'.
+    The results `rounded` to float16 are taken as if they were returned in it, where they are.
     """
     submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):
         return submitted
+    for name in submitted.keys() & rounded:
+        if are_numbers_of(submitted[name], np.float16):
+            submitted[name] = submitted[name].astype(np.float16)
     dtypes = find_dtypes(submitted, case, precision)
     values, allowed = find_truth(case, dtypes)
     finite = np.isfinite(np.concatenate([value.ravel() for value in submitted.values()])).all()

@@ -96,11 +96,12 @@ def describe_precision(
         which = ", ".join(returned_in)
         if given is not None and np.finfo(given).eps >= np.finfo(dtype).eps:
             yield (
-                f"You return {dtype} for {which}, as the parameters given are: judged in {dtype}, "
-                "also where the judge draws finer ones."
+                f"You return {dtype} numbers for {which}, as the parameters given are: judged in "
+                f"{dtype}, also where the judge draws finer ones."
             )
             continue
-        yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
+        finer = "where arguments are finer"
+        yield f"You return {dtype} numbers for {which} {finer}: judged in {dtype}."
     if precision is not None:
         dtype = np.dtype(precision)
         yield f"Your errors are those of rounding to {dtype}: all results are judged in {dtype}."

@@ -307,6 +307,17 @@ def may_be_rounded(found: Compared, name: str) -> bool:
     )
 
 
+def is_rounded_to_half(found: Compared, name: str) -> bool:
+    """Tell whether a result is of float16's numbers, and the true ones, which are not, round to it.
+
+    It may be returned in a finer format beside results that are precise.
+    """
+    half, true = np.float16, found.values[name]
+    if are_numbers_of(true, half) or not fill_digits(found.submitted[name], half):
+        return False  # short numbers such as counts, of which nothing is lost
+    return is_within(found, [name], half)
+
+
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from bptt_verifier.judge.neighbours import (
     is_half,
     is_half_precision,
     is_lost,
+    is_rounded_to_half,
     is_within,
     list_excused,
     list_failing,
@@ -42,10 +42,11 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.repetition import find_dependence
-from bptt_verifier.judge.subject import Compared, Subject
+from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import is_left_out, leave_out_unconverged
 from bptt_verifier.judge.undecided import state_excused_resolutions
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
@@ -98,12 +99,12 @@ class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
     `precision` is the format in which the submission computes, if it is coarser than that of its
-    results. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
-    that are not finite at large values alone, or in half precision; `doubtful` are those found
-    before the precision is known. `differs` is a forward pass that is another one where an
-    iteration of the loss has not converged. `learnt` counts the cases from which the precision was
-    to be learnt. `settled` has what scatter has decided of a case, by the identity of what was
-    found there.
+    results; the gradients in `rounded` are numbers of float16. `confirmed` are the gradients known
+    to be wrong. `overflows` are breaches by results that are not finite at large values alone, or
+    in half precision; `doubtful` are those found before the precision is known. `differs` is a
+    forward pass that is another one where an iteration of the loss has not converged. `learnt`
+    counts the cases from which the precision was to be learnt. `settled` has what scatter has
+    decided of a case, by the identity of what was found there.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class SubjectJudgement(Judgement):
         self.probes: list[Compared] = []
         self.fails = False
         self.precision: Any = None
+        self.rounded = frozenset[str]()
         self.precision_known = False
         self.learnt = self.halves = 0
         self.confirmed: list[str] = []
@@ -153,9 +155,10 @@ class SubjectJudgement(Judgement):
         """Report a breach of the contract, or that results cannot be read in one way alone."""
         return self.report(breach.verdict, *breach.mistakes, notes=breach.sentences)
 
-    def compare_at(self, case: Case) -> Compared | Breach:
+    def compare_at(self, case: Case, copy: Copy = copies) -> Compared | Breach:
         """Call the submission at a case, and compare its results with the reference."""
-        return compare_at(self.submission, self.subject, case, precision=self.precision)
+        known: Any = {"precision": self.precision, "rounded": self.rounded}
+        return compare_at(self.submission, self.subject, case, copy, **known)
 
     def attempt(self, case: Case) -> Compared | None:
         """Compare at a case; None where the submission breaks the contract."""
@@ -289,6 +292,10 @@ class SubjectJudgement(Judgement):
         names = [name for name in failing if name in found.gradients]
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
             self.precision = precision
+        if self.precision is None:
+            self.rounded |= {name for name in names if is_rounded_to_half(found, name)}
+        if self.rounded & {*names}:
+            return self.compare_again(found)
         lost = any(is_lost(found, name) for name in list_excused(found, weighed))
         self.precision_known |= not lost
         still = list_failing(weighed)
@@ -298,8 +305,10 @@ class SubjectJudgement(Judgement):
         wrong = [name for name in still if not may_be_rounded(found, name)]
         self.confirmed = list({*self.confirmed, *wrong})
         self.learnt = LEARNING if wrong else self.learnt + (not (lost or still))
-        if self.precision is None:
-            return found
+        return found if self.precision is None else self.compare_again(found)
+
+    def compare_again(self, found: Compared) -> Compared:
+        """Compare once more at this case, and at those before that fail, in the format learnt."""
         self.compared = [
             (self.attempt(each.case) or each) if list_failing(each) else each
             for each in self.compared
@@ -341,8 +350,7 @@ class SubjectJudgement(Judgement):
             settled = self.settle(compared)
         else:
             compared, settled, count = converged.compared, converged.settled, len(converged.settled)
-        again = partial(compare_at, self.submission, self.subject, precision=self.precision)
-        changed, remarks = find_dependence(self.submission, settled, again)
+        changed, remarks = find_dependence(self.submission, settled, self.compare_at)
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         given = self.subject.format_given

@@ -36,7 +36,8 @@ SMALL_BLOCKS = range(8, 1025, 8)  # bytes; NumPy keeps freed blocks of each of t
 LARGE_BLOCKS = (2**12, 2**15)  # bytes; the allocator cuts smaller ones from these
 BLOCKS = 8  # freed blocks of each size
 # Another order of sums changes the rounding of a right answer, by about as much as its error. A
-# change counts from eight allowed errors and eight times the error of the other answer.
+# change counts from eight allowed errors and eight times the error of the other answer, or more
+# where the arguments are not quite the same.
 BEYOND_ROUNDING = 8.0
 
 Ask = Callable[[Case, Copy], Compared | Breach]
@@ -48,6 +49,12 @@ class Repetition(NamedTuple):
     copy: Copy
     name: str
     change: str  # completes "your function changes the gradient for W …"
+    ulps: int = 0  # by which the arguments differ from those of the first call
+
+    @property
+    def beyond(self) -> float:
+        """The change that counts, in allowed errors; each operation rounds by half an ulp."""
+        return BEYOND_ROUNDING * (1 + 2 * self.ulps)
 
 
 def list_poisoned(byte: int) -> Repetition:
@@ -106,11 +113,13 @@ def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
 class HeldArrays:
     """Arrays that hold the arguments at every call, some of them at other values for a while.
 
-    Arguments in another format, as where a submission takes one alone, have arrays of their own.
+    The values are some ulps away from those of every other call, so that nothing is kept for equal
+    ones. Arguments in another format, as where a submission takes one alone, have arrays of their
+    own.
     """
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self.arrays = copies(arrays)
+    def __init__(self, arrays: Mapping[str, Array], ulps: int) -> None:
+        self.arrays, self.ulps = copies(arrays), ulps
 
     def write(self, changed: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Write the values into the arrays that are held, those of some times `BEFORE`."""
@@ -118,8 +127,17 @@ class HeldArrays:
             if self.arrays[name].dtype != value.dtype:
                 self.arrays[name] = np.empty_like(value)
             factor = BEFORE if name in changed else 1.0
-            self.arrays[name][...] = value * value.dtype.type(factor)
+            self.arrays[name][...] = move_largest(value, self.ulps) * value.dtype.type(factor)
         return {**self.arrays}
+
+
+def move_largest(values: Array, ulps: int) -> Array:
+    """Copy numbers, with the largest moved away from zero; zeros stay, which may be kinks."""
+    moved = values.copy()
+    if moved.any():
+        largest = np.unravel_index(np.argmax(np.abs(moved)), moved.shape)
+        moved[largest] *= 1 + ulps * np.finfo(moved.dtype).eps
+    return moved
 
 
 AGAIN = Repetition(copies, "depends-on-calls", "from one call to another")
@@ -173,17 +191,18 @@ def draw_repetitions(
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN
-    for found, changes in list_changes(chosen):
-        held = HeldArrays(found.case.arguments)
+    for ulps, (found, changes) in enumerate(list_changes(chosen), 1):
+        held = HeldArrays(found.case.arguments, ulps)
         for changed in changes:
             ask(found.case, partial(held.write, changed))  # whatever comes of it
-        yield found, IN_PLACE._replace(copy=partial(held.write, ()))
+        yield found, IN_PLACE._replace(copy=partial(held.write, ()), ulps=ulps)
 
 
 def list_changes(chosen: Sequence[Compared]) -> Iterator[tuple[Compared, list[list[str]]]]:
     """List cases with the parameters that have other values in the calls before: all, or then one.
 
-    What is kept for the same arrays, or for the same values of some, is stale where others change.
+    What is kept for the same arrays, or for the same values of some, even with what is kept for all
+    values before, is stale where others change.
     Where calls take long, not all parameters change alone.
     """
     names = [[n for n in found.gradients if n in found.case.arguments] for found in chosen]
@@ -220,7 +239,7 @@ def describe_change(
         if poisoned and abs(after.yours) < HUGE:
             continue
         right, wrong = sorted((before[name], after), key=lambda each: each.error)
-        if wrong.error > BEYOND_ROUNDING * max(1.0, right.error):
+        if wrong.error > repetition.beyond * max(1.0, right.error):
             values = [float(found.submitted[name][wrong.entry]) for found in (first, again)]
             where = f"entry {list(wrong.entry)}" if wrong.entry else "it"
             said = f"At first, {where} was {values[0]:.9g}, and then {values[1]:.9g}."

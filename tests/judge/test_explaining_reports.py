@@ -31,8 +31,8 @@ def test_each_coarser_format_that_is_returned_is_said_once() -> None:
     found = state_compared(single, ONES, SMALL)
     mixed = state_compared(ONES | {"a": np.ones(1, np.float16)}, ONES, SMALL)
     assert [*describe_precision([found, mixed, found], [found, mixed, found], None, ())] == [
-        "You return float32 for a, b where the arguments are finer: judged in float32.",
-        "You return float16 for a where the arguments are finer: judged in float16.",
+        "You return float32 numbers for a, b where arguments are finer: judged in float32.",
+        "You return float16 numbers for a where arguments are finer: judged in float16.",
     ]
     right = state_compared(ONES, ONES, SMALL)
     assert [*describe_precision([right], [right], None, ())] == []
@@ -42,7 +42,7 @@ def test_the_format_of_a_rounded_prediction_is_said() -> None:
     true = {"prediction": np.ones(1), "a": np.ones(1)}
     found = state_compared(true | {"prediction": np.ones(1, np.float16)}, true, true)
     assert [*describe_precision([found], [found], None, ())] == [
-        "You return float16 for prediction where the arguments are finer: judged in float16."
+        "You return float16 numbers for prediction where arguments are finer: judged in float16."
     ]
 
 
@@ -55,7 +55,7 @@ def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
 def test_a_returned_format_is_said_beside_the_same_one_that_all_are_judged_in() -> None:
     found = state_compared(ONES | {"a": np.ones(1, np.float32)}, ONES, ONES)
     assert [*describe_precision([found], [found], np.float32, ())] == [
-        "You return float32 for a where the arguments are finer: judged in float32.",
+        "You return float32 numbers for a where arguments are finer: judged in float32.",
         "Your errors are those of rounding to float32: all results are judged in float32.",
     ]
 
@@ -65,9 +65,11 @@ def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> No
     found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})
     for given in (np.float32, np.float16):
         (said,) = describe_precision([found], [found], None, (), given)
-        assert said.startswith("You return float32 for a, as the parameters given are: judged in")
+        assert said.startswith(
+            "You return float32 numbers for a, as the parameters given are: judged in"
+        )
     (said,) = describe_precision([found], [found], None, (), np.float64)
-    assert said == "You return float32 for a where the arguments are finer: judged in float32."
+    assert said == "You return float32 numbers for a where arguments are finer: judged in float32."
 
 
 def test_the_format_that_a_submission_computes_in_is_said() -> None:

@@ -495,7 +495,7 @@ def test_probes_are_compared_step_by_step_or_end_the_judgement() -> None:
         judgement.precision_known = True
         judgement.progress = lambda done, total, seen=seen: seen.append(done)  # type: ignore[misc]
         judgement.subject.draw_probes = lambda kind=kind: [probe.case] * len(answers[kind])  # type: ignore[method-assign, misc]
-        judgement.compare_at = lambda case, left=left: next(left)  # type: ignore[method-assign, misc]
+        judgement.compare_at = lambda case, copy=None, left=left: next(left)  # type: ignore[method-assign, misc, assignment]
         report = judgement.compare_probes()
         assert (report is not None) is (kind == "refused")
         assert len(judgement.probes) == number

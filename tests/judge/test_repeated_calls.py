@@ -137,6 +137,7 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), CALLS)]
     assert [number for number, _ in changed] == [*chosen, chosen[0]]
     assert {way.change for _, way in changed} == {IN_PLACE.change}
+    assert [way.ulps for _, way in changed] == [*range(1, len(chosen) + 2)]  # never the same values
     assert asked[0] == ("case 0", copy_all_but_one)
     before = [*chosen, *[chosen[0]] * 2]  # all parameters, and at the first each alone
     assert [label for label, _ in asked[1:]] == [f"case {number}" for number in before]
@@ -177,7 +178,7 @@ def test_parameters_change_in_place_together_and_then_each_alone() -> None:
 
 def test_the_same_arrays_hold_other_values_for_a_while() -> None:
     arrays = find_parameters("abx").case.arguments
-    held = HeldArrays(arrays)
+    held = HeldArrays(arrays, 0)
     first = held.write(["a"], arrays)
     assert [first[name].tolist() for name in "abx"] == [[3.0, 3.0], [4.0, 4.0], [4.0, 4.0]]
     second = held.write([], arrays)
@@ -188,6 +189,17 @@ def test_the_same_arrays_hold_other_values_for_a_while() -> None:
         [], {name: value.astype(np.float64) + 2.0**-40 for name, value in arrays.items()}
     )
     assert all((value == 4 + 2.0**-40).all() for value in wide.values())
+
+
+def test_what_is_held_is_some_ulps_away_in_the_largest_entry() -> None:
+    value = np.array([[1.0, -2.0], [0.0, 0.5]])
+    held = HeldArrays({"w": value, "zero": np.zeros(2)}, 3)
+    found = held.write([], {"w": value, "zero": np.zeros(2)})
+    assert np.array_equal(found["w"], [[1.0, -2.0 - 3 * 2.0**-51], [0.0, 0.5]])
+    assert not found["zero"].any()
+    assert np.array_equal(value, [[1.0, -2.0], [0.0, 0.5]])
+    single = {"w": np.ones(1, np.float32), "zero": np.zeros(2)}
+    assert held.write(["w"], single)["w"] == np.float32(0.75 * (1 + 3 * 2.0**-23))
 
 
 def change(value: Any, way: Any = AGAIN, first: Any = (1.0, 1.0)) -> Any:
@@ -205,6 +217,12 @@ def test_a_change_counts_beyond_eight_times_the_error_or_what_is_allowed() -> No
         # An answer with an error of its own may change by eight times that.
         found = change((1.0, 1 + 5 * times * UNIT), first=(1.0, 1 + 5 * UNIT))
         assert (found is not None) is counts
+
+
+def test_arguments_that_are_not_quite_the_same_may_change_more() -> None:
+    way = IN_PLACE._replace(ulps=3)
+    for times, counts in [(8 * 7, False), (8 * 7 + 1, True)]:
+        assert (change((1.0, 1 + times * UNIT), way) is not None) is counts
 
 
 def test_a_change_is_told_with_both_numbers_of_its_worst_entry() -> None:

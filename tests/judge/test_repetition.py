@@ -95,6 +95,27 @@ def test_what_is_kept_while_parameters_change_in_place_is_stale(key: str) -> Non
     assert verify(by_all, examples=8).verdict.value == "agrees"
 
 
+def keep_all_by(names: str, gradients: Gradients) -> Gradients:
+    """Keep the gradients at all values of these arguments, whatever the others are."""
+    kept: dict[Any, Any] = {}
+
+    def keeping(params: Any, x: Any, y: Any) -> Any:
+        values = params._asdict() | {"x": x, "y": y}
+        key = tuple(values[name].tobytes() for name in names)
+        if key not in kept:
+            kept[key] = dict(gradients(params, x, y))
+        return {name: value.copy() for name, value in kept[key].items()}
+
+    return keeping
+
+
+@pytest.mark.parametrize("names", ["x", "xy", "W", "xyUW", "xyUV", "yWV", "UWVxy"])
+def test_what_is_kept_for_all_values_of_some_arguments_is_stale(names: str) -> None:
+    report = verify(keep_all_by(names, rnn_gradients), examples=8, timeout=0)
+    right = {*names} == {*"UWVxy"}
+    assert (report.verdict.value == "agrees") is right, str(report)
+
+
 def test_gradients_of_an_own_model_that_are_kept_by_identity_are_named() -> None:
     report = verify_own_model(keep_by(lambda p: Same(p["W"]), right), square, W, cases=4)
     assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
