@@ -32,9 +32,9 @@ from bptt_verifier.judge.candidates import (
     suggest_name,
     takes_three,
 )
+from bptt_verifier.judge.first_states import find_states
 from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, shares_data
 from bptt_verifier.judge.named_code import read_named
-from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data

@@ -6,9 +6,9 @@ from typing import Any, Unpack
 
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.conclusion import Progress
+from bptt_verifier.judge.first_states import find_states
 from bptt_verifier.judge.options import DerivationOptions, OwnModelOptions
 from bptt_verifier.judge.path import judge
-from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.extremes import complete_sizes
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.program.attempt import attempt, printable, use_own_settings

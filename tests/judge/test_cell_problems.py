@@ -23,7 +23,7 @@ from bptt_verifier.judge.cells import (
     TWICE,
     CellSubject,
 )
-from bptt_verifier.judge.submission import TakenStates
+from bptt_verifier.judge.first_states import TakenStates
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.extremes import LARGE, LARGE_PROBLEMS, MODERATE, SMALL
 from bptt_verifier.problems.problem import LARGEST, Sizes

@@ -21,8 +21,8 @@ from bptt_verifier.judge.cells import (
     keep_states,
     work,
 )
+from bptt_verifier.judge.first_states import TakenStates
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import TakenStates
 from bptt_verifier.mistakes import cells as mistaken_cells
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.extremes import LARGE

@@ -23,9 +23,9 @@ from bptt_verifier import verify
 from bptt_verifier.judge import shared_truths
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.first_states import TakenStates
 from bptt_verifier.judge.processes import hide_user_code
 from bptt_verifier.judge.shared_truths import share_truths
-from bptt_verifier.judge.submission import TakenStates
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.reference.autodiff import truth
 from manual_bptt import rnn

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from bptt_verifier import Report, Verdict, verify
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.comparisons import compare_at
+from bptt_verifier.judge.first_states import TakenStates
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import Submission, TakenStates
+from bptt_verifier.judge.submission import Submission
 from bptt_verifier.problems.extremes import LARGE_PROBLEMS
 from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, STATES, Sizes
 from bptt_verifier.tolerance.comparison import worst_of

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
-from bptt_verifier.judge.submission import TakenStates
+from bptt_verifier.judge.first_states import TakenStates
 
 WITH_STATE = TakenStates(in_order=("h0",), optional=("h0",))
 
