@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify, verify_own_model
-from bptt_verifier.judge.neighbours import is_rounded_to_half, weigh
+from bptt_verifier.judge.neighbours import weigh
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Report
@@ -15,7 +15,6 @@ from bptt_verifier.tolerance.comparison import Verdict, compare
 from bptt_verifier.tolerance.scatter import FAR
 from manual_bptt import gru, lstm, rnn
 from tests.support.profiles import by_turns
-from tests.support.stated_cases import state_case, state_compared
 
 RETURNED = [np.dtype(np.float16), np.dtype(np.float32), None]  # None: float64
 MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
@@ -210,28 +209,6 @@ def test_a_gradient_alone_may_be_rounded_to_half_precision(name: str, factor: fl
     said = f"You return float16 numbers for {name} where arguments are finer: judged in float16."
     assert said in report.notes
     assert all(r.resolution < 1e-6 for n, r in report.parameters.items() if n != name)
-
-
-HALF = 1 + 2.0**-10  # a number of float16
-
-
-@pytest.mark.parametrize(
-    ("submitted", "true", "rounded"),
-    [
-        ([HALF, HALF], [HALF + 2.0**-12, HALF], True),
-        ([HALF, HALF], [HALF, HALF], False),  # nothing is lost
-        ([HALF, HALF + 2.0**-12], [HALF + 2.0**-12, HALF], False),  # of a finer format
-        ([1.0, 3.0], [1 + 2.0**-12, 3.0], False),  # too short to tell
-        ([HALF, 1.25], [HALF + 2.0**-12, 1.0], False),  # wrong in float16, too
-    ],
-)
-def test_a_gradient_is_rounded_to_half_precision_where_the_true_one_rounds_to_it(
-    submitted: list[float], true: list[float], rounded: bool
-) -> None:
-    values, width = {"w": np.array(true)}, {"w": np.full(2, 2.0**-10)}
-    found = state_compared({"w": submitted}, values, {"w": np.full(2, 2.0**-50)})
-    found = found._replace(case=state_case(values, width))
-    assert is_rounded_to_half(found, "w") is rounded
 
 
 @pytest.mark.parametrize("has_vanishing_steps", [False, True])

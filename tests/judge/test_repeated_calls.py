@@ -10,8 +10,6 @@ from bptt_verifier.judge import repetition
 from bptt_verifier.judge.repetition import (
     AFTER_ERROR,
     AGAIN,
-    ALONE,
-    CALLS,
     HUGE,
     IN_PLACE,
     LARGE_BLOCKS,
@@ -133,8 +131,8 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     assert again == [(number, AGAIN) for number in reversed(chosen)]  # in another order
     assert layouts == [(number, way) for number in chosen for way in LAYOUTS]
     assert after == [(0, AFTER_ERROR)]
-    more, changed = drawn[sum(ways) : CALLS], drawn[CALLS:]
-    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), CALLS)]
+    more, changed = drawn[sum(ways) : 64], drawn[64:]
+    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), 64)]
     assert [number for number, _ in changed] == [*chosen, chosen[0]]
     assert {way.change for _, way in changed} == {IN_PLACE.change}
     assert [way.ulps for _, way in changed] == [*range(1, len(chosen) + 2)]  # never the same values
@@ -173,7 +171,17 @@ def test_parameters_change_in_place_together_and_then_each_alone() -> None:
     assert (first, second, third) == ([["a", "b"]], [["a", "b"], ["a"]], [["a", "b"], ["b"]])
     found = [find_parameters("".join(map(chr, range(97, 97 + 30)))), find_parameters("cx")]
     changes = [each for _, each in list_changes(found)]
-    assert [len(each) for each in changes] == [1, 1, *[2] * ALONE]
+    assert [len(each) for each in changes] == [1, 1, *[2] * 16]
+
+
+def test_parameters_change_alone_while_a_second_has_not_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([0.0, 0.5, 1.0])
+    monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
+    assert [changes for _, changes in list_changes([find_parameters("abcx")])] == [
+        [["a", "b", "c"]], [["a", "b", "c"], ["a"]],
+    ]  # fmt: skip
 
 
 def test_the_same_arrays_hold_other_values_for_a_while() -> None:
