@@ -50,10 +50,14 @@ PAIR = (np.ones((2, 3)), 0.5)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for programs, of which none has been traced."""
+    """A folder for programs, of which none has been traced, nor kept by JAX itself.
+
+    JAX keeps what takes long to compile, as on a machine that does more, and cannot write what it
+    has loaded from there.
+    """
     monkeypatch.setenv(FOLDER, str(tmp_path))
     TRACED.clear()
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), writing_no_cache():
         yield tmp_path
 
 
