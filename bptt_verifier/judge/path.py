@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,14 @@ class SubjectJudgement(Judgement):
 
     def compare_at(self, case: Case, copy: Copy = copies) -> Compared | Breach:
         """Call the submission at a case, and compare its results with the reference."""
+        return self.compare_with(self.submission, case, copy)
+
+    def compare_with(
+        self, submission: Submission, case: Case, copy: Copy = copies
+    ) -> Compared | Breach:
+        """Call another submission, whose results have the formats of this one."""
         known: Any = {"precision": self.precision, "rounded": self.rounded}
-        return compare_at(self.submission, self.subject, case, copy, **known)
+        return compare_at(submission, self.subject, case, copy, **known)
 
     def attempt(self, case: Case) -> Compared | None:
         """Compare at a case; None where the submission breaks the contract."""
@@ -350,7 +357,10 @@ class SubjectJudgement(Judgement):
             settled = self.settle(compared)
         else:
             compared, settled, count = converged.compared, converged.settled, len(converged.settled)
-        changed, remarks = find_dependence(self.submission, settled, self.compare_at)
+        later = getattr(self.submission.gradients, "at_later_call", None)
+        on_object = later and partial(self.compare_with, Submission(later))
+        asked = self.compare_at, on_object
+        changed, remarks = find_dependence(self.submission, settled, *asked)
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         given = self.subject.format_given

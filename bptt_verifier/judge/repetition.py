@@ -50,6 +50,7 @@ class Repetition(NamedTuple):
     name: str
     change: str  # completes "your function changes the gradient for W …"
     ulps: int = 0  # by which the arguments differ from those of the first call
+    on_object: bool = False  # on the object of a call before
 
     @property
     def beyond(self) -> float:
@@ -143,6 +144,9 @@ def move_largest(values: Array, ulps: int) -> Array:
 AGAIN = Repetition(copies, "depends-on-calls", "from one call to another")
 AFTER_ERROR = AGAIN._replace(change="after a call that raised an exception")
 IN_PLACE = AGAIN._replace(change="after a call with other values in the same arrays")
+ON_OBJECT = AGAIN._replace(
+    change="at a later call on the same object, after one with other values", on_object=True
+)
 LAYOUT = "depends-on-memory-layout"
 LAYOUTS = (
     Repetition(copy_in_fortran_order, LAYOUT, "for arguments in Fortran order"),
@@ -152,15 +156,19 @@ LAYOUTS = (
 
 
 def find_dependence(
-    submission: Submission, compared: Sequence[Compared], ask: Ask
+    submission: Submission, compared: Sequence[Compared], ask: Ask, ask_on_object: Ask | None = None
 ) -> tuple[Mistake | None, tuple[str, ...]]:
     """Ask for some cases again; return how a result changes, and notes on what was raised.
 
-    `ask` calls the submission at a case, with the given copies of its arguments.
+    `ask` calls the submission at a case, with the given copies of its arguments, and
+    `ask_on_object` does so on an object that has been called before, if there is one.
     """
     notes: dict[str, None] = {}
     for found, repetition in draw_repetitions(submission, compared, ask):
-        again = ask(found.case, repetition.copy)
+        if repetition.on_object and ask_on_object is None:
+            continue
+        asking = ask_on_object if repetition.on_object and ask_on_object is not None else ask
+        again = asking(found.case, repetition.copy)
         if isinstance(again, Breach) and again.mistake.name == "raised" and repetition in LAYOUTS:
             notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
             continue
@@ -196,6 +204,7 @@ def draw_repetitions(
         for changed in changes:
             ask(found.case, partial(held.write, changed))  # whatever comes of it
         yield found, IN_PLACE._replace(copy=partial(held.write, ()), ulps=ulps)
+    yield from ((found, ON_OBJECT) for found in chosen)
 
 
 def list_changes(chosen: Sequence[Compared]) -> Iterator[tuple[Compared, list[list[str]]]]:

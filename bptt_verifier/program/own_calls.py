@@ -94,17 +94,20 @@ class Calls:
         """Make the function of parameters that runs the code; it returns roots and results."""
 
         def call(params: Any, xp: Any = np) -> dict[str, Any]:
-            roots = self.copy_roots(params)
-            if self.adds:
-                clear_gradients(value for _, value in walk(roots, (), ()))
-            given = roots.get("globals", {})
-            recording = record_locals(self.recorded)
-            with set_globals(self.function, given) as space, recording as seen:
-                found = run(roots, xp)
-                after = {name: space[name] for name in given}
-                return roots | found | {"globals": after, "locals": seen}
+            return self.run_on(run, self.copy_roots(params), xp)
 
         return present(call, self.function)
+
+    def run_on(self, run: Run, roots: dict[str, Any], xp: Any = np) -> dict[str, Any]:
+        """Run the code on these roots; return them with its results."""
+        if self.adds:
+            clear_gradients(value for _, value in walk(roots, (), ()))
+        given = roots.get("globals", {})
+        recording = record_locals(self.recorded)
+        with set_globals(self.function, given) as space, recording as seen:
+            found = run(roots, xp)
+            after = {name: space[name] for name in given}
+            return roots | found | {"globals": after, "locals": seen}
 
     def attempt(self, call: Callable[..., Any]) -> dict[str, Any]:
         """Call the code with the parameters given. Raises CodeRaisedError where it raises."""

@@ -34,6 +34,7 @@ from bptt_verifier.program.gradient_order import (
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.guessed_gradients import find_sure_guesses
+from bptt_verifier.program.later_calls import call_again
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.number_lists import (
     find_joined,
@@ -381,7 +382,13 @@ def assemble(
     returned_loss = results.find_returned_loss()
 
     def gradients(params: Any, xp: Any = np) -> Any:
-        state = whole(read(params), xp)
+        return take(whole(read(params), xp))
+
+    def at_later_call(params: Any) -> Any:
+        state = call_again(calls, read(params), results.loss, [*found.values()])
+        return gradients(params) if state is None else take(state)
+
+    def take(state: Any) -> Any:
         inside = {name: follow(state, path) for name, path in found.items()}
         result = inside or follow(state, ("result", *(container or ())))
         result = tree.read(result) if names else result
@@ -422,6 +429,8 @@ def assemble(
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
+    if "self" in calls.roots and not calls.pair:
+        shown[1].at_later_call = at_later_call  # type: ignore[attr-defined]
     given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
     params = {name: given[n] for n, name in names.items()} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))

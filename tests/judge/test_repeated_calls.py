@@ -14,6 +14,7 @@ from bptt_verifier.judge.repetition import (
     IN_PLACE,
     LARGE_BLOCKS,
     LAYOUTS,
+    ON_OBJECT,
     POISON,
     SMALL_BLOCKS,
     UNWRITTEN,
@@ -133,6 +134,9 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     assert after == [(0, AFTER_ERROR)]
     more, changed = drawn[sum(ways) : 64], drawn[64:]
     assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), 64)]
+    on_object = [(number, ON_OBJECT) for number in chosen]
+    assert changed[-len(chosen) :] == on_object
+    changed = changed[: -len(chosen)]
     assert [number for number, _ in changed] == [*chosen, chosen[0]]
     assert {way.change for _, way in changed} == {IN_PLACE.change}
     assert [way.ulps for _, way in changed] == [*range(1, len(chosen) + 2)]  # never the same values
@@ -156,7 +160,7 @@ def test_calls_that_take_long_are_not_repeated_for_longer_than_a_second(
     seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1, 2.2])
     monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
     drawn, _ = draw([right()])
-    assert len(drawn) == 2 + 1 + 3 + 1 + 2 + 1
+    assert len(drawn) == 2 + 1 + 3 + 1 + 2 + 1 + 1
 
 
 def find_parameters(names: str) -> Compared:
@@ -293,6 +297,26 @@ def test_what_raises_in_another_layout_alone_is_a_note() -> None:
     )
     assert found is not None
     assert found.name == "depends-on-calls"
+
+
+def test_an_object_is_asked_at_later_calls_where_there_is_one() -> None:
+    asked = list[str]()
+
+    def answer(kind: str) -> Any:
+        def ask(case: Any, copy: Any) -> Any:
+            asked.append(kind)
+            return right() if kind == "new" else wrong()._replace(submitted={"w": np.zeros(2)})
+
+        return ask
+
+    submission: Any = SimpleNamespace(calls=64)
+    assert find_dependence(submission, [right()], answer("new")) == (None, ())
+    assert {*asked} == {"new"}
+    count = len(asked)
+    found, _ = find_dependence(submission, [right()], answer("new"), answer("kept"))
+    assert found is not None
+    assert "at a later call on the same object" in found.explanation
+    assert asked[count:] == ["new"] * count + ["kept"]
 
 
 def right_with(number: int, **values: Any) -> Compared:

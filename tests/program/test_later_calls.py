@@ -1,0 +1,105 @@
+"""What an object keeps from one call to the next is no part of right gradients."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program import later_calls
+
+NET = """
+import numpy as np
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(5, 4, 3)), rng.normal(size=(4, 2))
+class Net:
+    def __init__(self):
+        self.U, self.W = rng.normal(size=(3, 4)), 0.4 * rng.normal(size=(4, 4))
+        self.V, self.h, self.start = rng.normal(size=(4, 2)), [], np.zeros((4, 4))
+        self.calls, self.last, self.dW, self.kept = 0, None, np.zeros((4, 4)), None
+    def forward(self, x):
+        {forward}
+        for x_t in x:
+            self.h.append(np.tanh(x_t @ self.U + self.h[-1] @ self.W))
+        self.out = self.h[-1] @ self.V
+        return self.out
+    def loss(self, out, y):
+        return ((out - y)**2).sum()
+    def backward(self, out, y):
+        self.calls += 1
+        d = 2 * (out - y)
+        dU, dW, dV, d = 0, np.zeros((4, 4)), self.h[len(x)].T @ d, d @ self.V.T
+        for t in reversed(range(len(x))):
+            d = d * (1 - self.h[t + 1]**2)
+            dU, dW = dU + x[t].T @ d, dW + self.h[t].T @ d
+            d = d @ self.W.T
+        {backward}
+        return dU, dW, dV
+    {more}
+{file}
+"""
+ONCE = "net = Net()\nout = net.forward(x); net.loss(out, y); net.backward(out, y)"
+FORWARD = "self.h = [np.zeros((4, 4))]"
+WRONG = {
+    "states of the call before": {"forward": "self.h.append(np.zeros((4, 4)))"},
+    "a factor from the second call on": {"backward": "dW = dW * (1.01 if self.calls > 1 else 1)"},
+    "a factor at every fiftieth call": {
+        "backward": "dW = dW * (1 if self.calls % 50 else 1.01)"
+    },
+    "the first gradient": {
+        "backward": "self.kept = dV if self.kept is None else self.kept; dV = self.kept"
+    },
+    "a sum with the call before": {"backward": "self.dW = dW + self.dW / 2; dW = self.dW"},
+}  # fmt: skip
+RIGHT = {
+    "nothing": {},
+    "a state that is carried on": {
+        "forward": "self.h = [self.start]", "backward": "self.start = self.h[-1]"
+    },
+    "gradients that add up": {"backward": "self.dW += dW; dW = self.dW"},
+    "a step": {"backward": "self.W = self.W - 0.1 * dW"},
+    "states that the file clears": {
+        "forward": "self.h.append(np.zeros((4, 4)))", "file": f"{ONCE}\nnet.h = []"
+    },
+    "states that the file clears in place": {
+        "forward": "self.h.append(np.zeros((4, 4)))", "file": f"{ONCE}\nnet.h.clear()"
+    },
+    "states that a method clears": {
+        "forward": "self.h.append(np.zeros((4, 4)))",
+        "more": "def reset(self):\n        del self.h[:]",
+    },
+    "an object for every sequence": {
+        "forward": "self.h.append(np.zeros((4, 4)))",
+        "file": "for _ in range(2):\n    " + ONCE.replace("\n", "\n    "),
+    },
+    "several objects": {
+        "forward": "self.h.append(np.zeros((4, 4)))", "file": f"{ONCE}\nother = Net()"
+    },
+    "what can be called once": {"forward": f"assert self.calls == 0; {FORWARD}"},
+}  # fmt: skip
+
+
+def judge(folder: Path, changes: dict[str, str]) -> Any:
+    """Judge the class with these statements in the place of its own."""
+    parts = {"forward": FORWARD, "backward": "pass", "more": "", "file": ONCE} | changes
+    file = folder / "net.py"
+    file.write_text(NET.format(**parts))
+    found = read_file(file, "Net", True, {}, ())
+    return verify_own_model(found.gradients, found.loss, found.params, cases=2)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_an_object_keeps_makes_a_later_call_wrong(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(later_calls, "SECONDS", 60.0)  # enough on a machine that does more
+    report = judge(tmp_path, WRONG[kind])
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
+    assert "at a later call on the same object" in report.mistakes[0].explanation
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_what_may_differ_at_a_later_call_is_no_mistake(kind: str, tmp_path: Path) -> None:
+    report = judge(tmp_path, RIGHT[kind])
+    assert report.verdict.value == "agrees", str(report)
