@@ -7,6 +7,7 @@ import pytest
 
 from bptt_verifier.judge.files import FileSubmission
 from bptt_verifier.judge.verify import verify
+from bptt_verifier.report import Mistake
 
 RNN = """
 import numpy as np
@@ -72,3 +73,9 @@ def test_only_what_lacks_biases_alone_is_given_them() -> None:
     assert raising(ValueError("not enough values to unpack (expected 5, got 3)"))
     assert not raising(ValueError("not enough values to unpack (expected 4, got 3)"))
     assert not raising(AttributeError("params has U, W, V, and no h0"))
+    lacking, other = (
+        Mistake("raised", f"your function raised ValueError: {what}", {})
+        for what in ("not enough values to unpack (expected 5, got 3)", "another")
+    )
+    report = verify(lambda params, x, y: None, examples=1)._replace(mistakes=(other, lacking))
+    assert FileSubmission(lambda: None, "").reads_biases(report)

@@ -152,6 +152,25 @@ def test_without_data_gradients_are_those_of_a_derivation(tmp_path: Path, data: 
     assert shares_data(defined, "gradients") is data.startswith("gradients")
     other = text.replace("def loss(params, x, y)", "def loss(params, x)")
     assert not shares_data(find_definitions(tmp_path, [Cell("x", other + data)]), "gradients")
+    alone = text.replace("def loss", "def cost") + "x = y = 1\n"
+    assert shares_data(find_definitions(tmp_path, [Cell("x", alone)]), "gradients") is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "shared"),
+    [
+        ("params, x", "params x", True), ("params, x, y", "params x y", True),
+        ("params", "params", False), ("p, x", "params x", True), ("params, x", "weights x", True),
+        ("p, x", "params weights x", False), ("p, x", "params", False),
+    ],
+)  # fmt: skip
+def test_a_file_has_the_parameters_and_the_data_of_its_functions(
+    tmp_path: Path, arguments: str, variables: str, shared: bool
+) -> None:
+    text = "".join(f"def {n}({arguments}): return 1\n" for n in ("loss", "gradients"))
+    text += "".join(f"{name} = 1\n" for name in variables.split())
+    defined = find_definitions(tmp_path, [Cell("x", text)])
+    assert shares_data(defined, "gradients") is shared
 
 
 @pytest.mark.parametrize("result", ["loss, g", "g, loss", "0.5 * np.sum(d * d), g", "g"])

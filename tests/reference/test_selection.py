@@ -21,6 +21,7 @@ from bptt_verifier.reference.selection import (
     VAGUE,
     Examined,
     Selector,
+    Setting,
     list_saturating,
 )
 from tests.support.selectors import ONE, examined, follow_with, selector, set_operand
@@ -51,6 +52,20 @@ def test_a_point_shows_large_losses_and_gradients_and_saturated_units(
     found = selector(follow).examine(Point(1))
     assert isinstance(found, Examined)
     assert found.features == features
+
+
+@pytest.mark.parametrize(
+    ("value", "sizes"), [(8.0, ()), (-8.1, (8.0,)), (64.0, (8.0,)), (64.1, (8.0, 64.0))]
+)
+def test_a_point_shows_large_parameters(
+    value: float, sizes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_operand(monkeypatch, [0.0, 0.0])
+    chosen = selector(follow_with(0.0, {"w": np.ones(2)}))
+    monkeypatch.setattr(Setting, "draw", lambda self, point: {"w": np.array([0.0, value])})
+    found = chosen.examine(Point(1))
+    assert isinstance(found, Examined)
+    assert found.features == {("value", "w", size) for size in sizes}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ def test_numbers_of_the_loss_or_the_gradient_are_within_half_of_the_largest_floa
         others = [None, np.ones(2, int), np.array([np.inf])]  # an infinity is a mask
         assert is_within_float32(state_program(), [*others, large], {"w": small}) is within
         assert is_within_float32(state_program(), [*others, small], {"w": large}) is within
+        assert is_within_float32(state_program(), [-large, small], {"w": small}) is within
+        both = {"v": small, "w": large}
+        assert is_within_float32(state_program(), [small], both) is within
 
 
 @pytest.mark.parametrize(
