@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.neighbours import is_half, list_excused
+from bptt_verifier.judge.neighbours import is_half, list_excused, list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
@@ -23,6 +23,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
+from bptt_verifier.reference.case import Case
 from bptt_verifier.report import (
     Counterexample,
     Curve,
@@ -48,6 +49,7 @@ from bptt_verifier.tolerance.comparison import (
 Progress = Callable[[int, int], None]
 
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
+ALIKE = 2.0**-20  # times the relative error of a wrong gradient: an error that is no rounding
 
 
 def summarise_parameters(
@@ -254,6 +256,8 @@ def explain(
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
     found, simplest = (), [*failing, *probes][0]
+    wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+    attempt = fail_alike(attempt, [*failing, *probes], wrong)
     try:
         with limit_effort(seconds, progress) as effort:
             found = protect(subject.diagnose, attempt, failing, probes)
@@ -263,7 +267,6 @@ def explain(
         complete = False
         said = "The search for a name was interrupted; the verdict does not depend on it."
         report = report._replace(notes=(*report.notes, said))
-    wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
     which, details = ", ".join(wrong), dict[str, Any](gradients=wrong)
     said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
     if not complete:
@@ -280,6 +283,39 @@ def explain(
         verdict=Verdict.DISAGREES, mistakes=mistakes,
         counterexample=make_counterexample(subject, simplest), curves=curves,
     )  # fmt: skip
+
+
+def fail_alike(attempt: Try, failing: Sequence[Compared], wrong: Collection[str]) -> Try:
+    """Make the call after which a case fails only by errors like those of the wrong gradients.
+
+    A right one may exceed the bound by rounding at a smaller case, of which no scatter was asked.
+    """
+    least: dict[str, float] = {}
+    for found in failing:
+        for name in set(wrong) & set(list_failing(found)):
+            relative = ALIKE * find_relative_error(found, name)
+            least[name] = min(relative, least.get(name, relative))
+
+    def attempt_alike(case: Case) -> Compared | None:
+        found = attempt(case)
+        if found is None or not found.fails:
+            return found
+        comparisons = [
+            each._replace(error=min(each.error, 1.0))
+            if find_relative_error(found, each.name) < least.get(each.name, np.inf)
+            else each
+            for each in found.comparisons
+        ]
+        return found._replace(comparisons=comparisons)
+
+    return attempt_alike
+
+
+def find_relative_error(found: Compared, name: str) -> float:
+    """Find the largest error of a result at a case, relative to its largest entry."""
+    with np.errstate(all="ignore"):
+        error = np.max(np.abs(found.submitted[name] - found.values[name]))
+        return float(error / np.max(np.abs(found.values[name])))
 
 
 def make_counterexample(subject: Subject, found: Compared) -> Counterexample:

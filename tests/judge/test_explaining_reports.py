@@ -10,6 +10,7 @@ from bptt_verifier.judge.conclusion import (
     conclude,
     describe_hidden,
     describe_precision,
+    fail_alike,
     make_counterexample,
     measure_steps,
     separate_steps,
@@ -293,3 +294,28 @@ def test_an_error_that_nothing_is_known_of_is_shown_as_zero() -> None:
     true, limit = {"w": np.array([np.inf, 1.0, 3.0])}, {"w": np.array([np.inf, 0.5, 0.0])}
     found = state_compared({"w": np.array([1.0, 2.0, 3.0])}, true, limit)
     assert make_counterexample(subject_that(), found).error_over_bound == [0.0, 2.0, 0.0]
+
+
+def answer_with(found: Any) -> Any:
+    """The call of a submission that finds this at every case."""
+    return lambda case: found
+
+
+@pytest.mark.parametrize(
+    ("error", "fails"), [(1e-3, True), (2.0**-40, True), (2.0**-41, False), (np.nan, True)]
+)
+def test_another_case_fails_only_by_errors_like_those_of_the_wrong_gradients(
+    error: float, fails: bool
+) -> None:
+    true = {"a": np.full(2, 2.0), "b": np.full(2, 2.0)}
+    limits = dict.fromkeys("ab", np.full(2, 2.0**-60))
+    first, second = (
+        state_compared({"a": true["a"] + 2 * off, "b": true["b"]}, true, limits)
+        for off in (2.0**-20, 2.0**-10)
+    )
+    near = state_compared({"a": true["a"] + 2 * error, "b": true["b"]}, true, limits)
+    other = state_compared({"a": true["a"], "b": true["b"] * 1.5}, true, limits)
+    for found, still in [(near, fails), (other, False), (first, True), (None, None)]:
+        for failing in ([first, second], [second, first]):
+            again = fail_alike(answer_with(found), failing, ["a"])(first.case)
+            assert (None if again is None else again.fails) is still

@@ -81,6 +81,8 @@ def test_what_is_wrong_at_special_sizes_alone_is_caught(cell: str, special: str)
     report = report_where(cell, special)
     assert report.verdict is Verdict.DISAGREES
     assert "your numbers are wrong with T=" in report.mistakes[0].explanation
+    assert report.counterexample is not None
+    assert report.counterexample.gradient == "V"  # the one that is wrong
 
 
 @pytest.mark.rest
