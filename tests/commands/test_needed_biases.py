@@ -51,7 +51,9 @@ def gradients(params, x, y):
 """
 
 
-@pytest.mark.parametrize(("text", "options"), [(RNN, ()), (GRU, ("--model", "gru"))])
+@pytest.mark.parametrize(
+    ("text", "options"), [(RNN, ()), pytest.param(GRU, ("--model", "gru"), marks=pytest.mark.rest)]
+)
 def test_biases_are_given_to_a_derivation_that_reads_them(
     text: str, options: tuple[str, ...], bptt: Any, tmp_path: Path
 ) -> None:

@@ -99,6 +99,8 @@ def test_what_an_object_keeps_makes_a_later_call_wrong(
     assert "at a later call on the same object" in report.mistakes[0].explanation
 
 
+@pytest.mark.rest
+@pytest.mark.table(1)
 @pytest.mark.parametrize("kind", RIGHT)
 def test_what_may_differ_at_a_later_call_is_no_mistake(kind: str, tmp_path: Path) -> None:
     report = judge(tmp_path, RIGHT[kind])

@@ -85,7 +85,7 @@ def by_numpy(p: Params) -> Params:
     return found
 
 
-@pytest.mark.parametrize("params", [PARAMS, SINGLE])
+@pytest.mark.parametrize("params", [PARAMS, pytest.param(SINGLE, marks=pytest.mark.rest)])
 def test_data_of_float64_are_those_of_the_loss(params: Params) -> None:
     assert verify_own_model(by_numpy, pinned, params, cases=3)
     wrong = verify_own_model(
@@ -131,7 +131,7 @@ def noisy(p: Params) -> Any:
     return jnp.mean((h - Y) ** 2)
 
 
-@pytest.mark.parametrize("given", [PARAMS, SINGLE])
+@pytest.mark.parametrize("given", [PARAMS, pytest.param(SINGLE, marks=pytest.mark.rest)])
 def test_random_numbers_are_those_of_the_users_precision(given: Params) -> None:
     model = prepare(noisy, given, cases=2)
     assert SAID in model.notes
