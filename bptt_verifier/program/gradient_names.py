@@ -8,6 +8,7 @@ shapes: a wrong guess would call right gradients wrong.
 import ast
 import inspect
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -45,6 +46,7 @@ COMBINING = frozenset(
 COUNTS = frozenset(
     "N n M m T B D batch batch_size n_samples num_samples num count size n_batch bs scale".split()
 )
+SHORT = 3  # is added to the rank of a path that has the last name of a leaf alone
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -114,11 +116,16 @@ def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
 def find_gradients(leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]) -> dict[str, Keys]:
     """Find where the gradient of each leaf is; those of which there is none are missing.
 
-    `sources` has the paths of all arrays that may be gradients, by their paths as spelled.
+    `sources` has the paths of all arrays that may be gradients, by their paths as spelled. The last
+    name of an attribute such as `cell.Wx` may stand for it, if no other array has that name.
     """
     found, claims = dict[str, Keys](), dict[Keys, list[tuple[tuple[int, int], str]]]()
+    last = Counter(leaf[-1] for leaf in leaves.values() if leaf)
     for name, leaf in leaves.items():
         ranks = {s: rank for s in sources if (rank := rank_source(s, leaf)) is not None}
+        if not ranks and last[leaf[-1]] == 1 and all(isinstance(key, str) for key in leaf):
+            short = {s: rank for s in sources if (rank := rank_source(s, leaf[-1:])) is not None}
+            ranks = {s: (rank[0] + SHORT, rank[1]) for s, rank in short.items()}
         if ranks:
             spelled = min(ranks, key=lambda s: ranks[s])
             found[name] = sources[spelled]

@@ -135,3 +135,33 @@ def test_an_end_that_two_arrays_of_the_shape_have_tells_nothing(tmp_path: Path) 
     text = text.replace("draw(4))", "draw(4, 4))")
     with pytest.raises(ValueError, match="gh, which may be the gradient of Wh, Uh"):
         read(tmp_path, "cost,cost_grad", text, "dWx = gx; return dWx, gh")
+
+
+PARTS = """
+class Layer:
+    def __init__(self, m, n):
+        self.W, self.NAME = draw(m, n), draw(n)
+class Net:
+    def __init__(self):
+        self.first, self.last = Layer(3, 4), draw(4)
+    def run(self, x, y):
+        h = np.tanh(x @ self.first.W + self.first.NAME)
+        e = h @ self.last - y
+        d = e[:, None] * self.last * (1 - h * h)
+        g = {"W": FACTOR * x.T @ d, "NAME": d.sum(0), "last": h.T @ e}
+        RETURN
+Net().run(draw(5, 3), draw(5))
+"""
+
+
+def test_a_gradient_by_the_last_name_of_an_attribute_is_of_the_only_one_by_it(
+    tmp_path: Path,
+) -> None:
+    said = "parameters: first.W, first.b, last"
+    returns = "return e @ e / 2, g"
+    require_comparison(tmp_path, "Net.run", PARTS.replace("NAME", "b"), returns, said)
+    twice = PARTS.replace("NAME", "b").replace("self.last = ", "self.other, self.last = ")
+    twice = twice.replace("Layer(3, 4), ", "Layer(3, 4), Layer(3, 4), ")
+    twice = twice.replace("- y", "- y + 0 * self.other.W.sum() + 0 * self.other.b.sum()")
+    with pytest.raises(ValueError, match=r"may be the gradient of first\.W, other\.W"):
+        read(tmp_path, "Net.run", twice, returns)
