@@ -22,7 +22,7 @@ class Net:
         {forward}
         for x_t in x:
             self.h.append(np.tanh(x_t @ self.U + self.h[-1] @ self.W))
-        self.out = self.h[-1] @ self.V
+        self.out = self.h[-1] @ {output}
         return self.out
     def loss(self, out, y):
         return ((out - y)**2).sum()
@@ -41,6 +41,12 @@ class Net:
 """
 ONCE = "net = Net()\nout = net.forward(x); net.loss(out, y); net.backward(out, y)"
 FORWARD = "self.h = [np.zeros((4, 4))]"
+# A transpose that is kept while nothing is said to have changed, and how the file says it.
+KEPT = {
+    "forward": f"{FORWARD}; self.kept, self.last = (self.kept, self.last) if self.last == "
+    "self.version else (self.V.T.copy(), self.version)",
+    "output": "self.kept.T", "more": "version = 0",
+}  # fmt: skip
 WRONG = {
     "states of the call before": {"forward": "self.h.append(np.zeros((4, 4)))"},
     "a factor from the second call on": {"backward": "dW = dW * (1.01 if self.calls > 1 else 1)"},
@@ -50,7 +56,30 @@ WRONG = {
     "the first gradient": {
         "backward": "self.kept = dV if self.kept is None else self.kept; dV = self.kept"
     },
+    "a transpose that is kept": KEPT,
     "a sum with the call before": {"backward": "self.dW = dW + self.dW / 2; dW = self.dW"},
+}  # fmt: skip
+CLEARINGS = {
+    "a version that a step counts": {
+        "more": "version = 0\n    def step(self):\n        self.version += 1"
+    },
+    "set by a name": {
+        "more": "version = 0\n    def step(self):\n        setattr(self, 'last', None)"
+    },
+    "set by any name": {
+        "more": "version = 0\n    def step(self, name):\n        setattr(self, name, None)"
+    },
+    "taken from the object": {"file": f"{ONCE}\nvars(net).pop('last')"},
+    "by another variable": {"file": f"{ONCE}\nlast = net.last"},
+    "in a copy": {"file": f"{ONCE}\nimport copy\ncopy.copy(net)"},
+    "by a method that a dict has": {
+        "more": "version, seen = 0, {}\n    def update(self):\n        self.last = None",
+        "backward": "self.seen.update(a=1)",
+    },
+    "by setting attributes": {
+        "more": "version = 0\n    def __setattr__(self, name, value):\n"
+        "        object.__setattr__(self, name, value)",
+    },
 }  # fmt: skip
 RIGHT = {
     "nothing": {},
@@ -77,12 +106,24 @@ RIGHT = {
         "forward": "self.h.append(np.zeros((4, 4)))", "file": f"{ONCE}\nother = Net()"
     },
     "what can be called once": {"forward": f"assert self.calls == 0; {FORWARD}"},
+    "a state that is forgotten": {
+        "forward": "self.h = [1e-12 * self.start]", "backward": "self.start = self.h[-1]"
+    },
+    "a parameter that the call makes anew": {"backward": "self.W = self.W.astype(np.float64)"},
+    "a rate that begins at zero": {
+        "backward": "self.W = self.W - self.rate * dW; self.rate = 0.1",
+        "more": "rate = 0.0",
+    },
+} | {
+    f"a transpose that is kept, {how}": KEPT | clearing
+    for how, clearing in CLEARINGS.items()
 }  # fmt: skip
 
 
 def judge(folder: Path, changes: dict[str, str]) -> Any:
     """Judge the class with these statements in the place of its own."""
-    parts = {"forward": FORWARD, "backward": "pass", "more": "", "file": ONCE} | changes
+    parts = {"forward": FORWARD, "output": "self.V", "backward": "pass", "more": "", "file": ONCE}
+    parts |= changes
     file = folder / "net.py"
     file.write_text(NET.format(**parts))
     found = read_file(file, "Net", True, {}, ())
