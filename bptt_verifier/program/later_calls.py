@@ -1,8 +1,6 @@
 """Further calls on the object of the first one, which show what it keeps between calls."""
 
-import ast
-import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -10,8 +8,8 @@ import numpy as np
 
 from bptt_verifier.program.accumulated_gradients import is_double
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.beginnings import may_begin_anew
 from bptt_verifier.program.leaves import Keys, walk
-from bptt_verifier.program.list_order import find_name, parse_file
 from bptt_verifier.program.own_calls import Calls, copy_all
 from bptt_verifier.program.own_results import follow
 from bptt_verifier.program.torch_tensors import is_tensor, to_array
@@ -19,8 +17,6 @@ from bptt_verifier.program.torch_tensors import is_tensor, to_array
 EARLIER = 0.75  # times their values, at which the parameters are at the first call
 CALLS = 62  # more calls after the second one, unless they take long
 SECONDS = 0.25
-ANY = "*"  # any attribute
-OF_CONTAINERS = frozenset(dir(dict) + dir(list) + dir(set) + dir(np.ndarray))  # their methods
 
 
 def call_again(
@@ -33,8 +29,7 @@ def call_again(
     None where a later call may return something else than the first: where nothing is kept, where
     the loss of equal parameters changes by a bit, as after an update or with a state that is
     carried over and forgotten with time,
-    where gradients add up on purpose, and where other code of the file sets what the calls use, or
-    makes an object for each call.
+    where gradients add up on purpose, and where the file may begin anew between two calls.
     """
     if "self" not in calls.roots or calls.pair or any(map(is_tensor, params.values())):
         return None
@@ -42,7 +37,8 @@ def call_again(
     roots = calls.copy_roots(earlier)
     before, places = copy_values(roots["self"]), find_places(roots, earlier)
     first = calls.run_on(calls.run, roots)
-    if not has_kept(before, copy_values(first["self"])) or is_set_elsewhere(calls):
+    kept = list_kept(before, copy_values(first["self"]))
+    if not kept or may_begin_anew(calls, kept):
         return None
     paths = [loss, *gradients]
 
@@ -60,7 +56,8 @@ def call_again(
         is_double(*(to_array(follow(s, p)) for s in (again, first))) for p in changed
     ):
         return None
-    return repeat(calls, go_on(params), paths, bool(changed))
+    state = attempt(go_on, params)
+    return None if isinstance(state, Failure) else repeat(calls, state, paths, bool(changed))
 
 
 def repeat(
@@ -124,100 +121,11 @@ def copy_values(owner: Any) -> dict[Keys, Any]:
     return {p: attempt(lambda v=v: np.array(to_array(v))) for p, v in walk(owner, (), ())}
 
 
-def has_kept(before: Mapping[Keys, Any], after: Mapping[Keys, Any]) -> bool:
-    """True if a call has set or changed an attribute of its object, or of one in it."""
-    return any(
-        path not in before or attempt(np.array_equal, value, before[path]) is not True
+def list_kept(before: Mapping[Keys, Any], after: Mapping[Keys, Any]) -> frozenset[str]:
+    """List the attributes of an object, and of those in it, that a call has set or changed."""
+    changed = [
+        path
         for path, value in after.items()
-    )
-
-
-def is_set_elsewhere(calls: Calls) -> bool:
-    """True if other code of the file sets what the calls use, or makes several objects.
-
-    A step that sets parameters is expected, and so is the beginning of one object.
-    """
-    inner = [inspect.unwrap(getattr(f, "__func__", f)) for f in (calls.function, calls.backward)]
-    tree = parse_file(inner[0])
-    if tree is None:
-        return True
-    defined = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    names = {*map(str, calls.roots["arguments"]), *(each.__name__ for each in inner)}
-    reached = [*list_reached(defined, names)]
-    used = {n.attr for each in reached for n in ast.walk(each) if isinstance(n, ast.Attribute)}
-    used -= {str(key) for place in calls.places.values() for key in place.path}
-    starts = [node for node in defined if node.name == "__init__"]
-    inside = {id(node) for each in (*reached, *starts) for node in ast.walk(each)}
-    nodes = [node for node in ast.walk(tree) if id(node) not in inside]
-    kind = type(calls.roots["self"]).__name__
-    made = [n for n in nodes if isinstance(n, ast.Call) and find_name(n.func) in (kind, "__init__")]
-    repeated = {
-        id(node)
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.For | ast.While | ast.FunctionDef | ast.ListComp | ast.Lambda)
-        for node in ast.walk(outer)
-    }
-    if len(made) > 1 or any(id(node) in repeated for node in made):
-        return True
-    return any(name in used or name == ANY for node in nodes for name in list_set(node))
-
-
-def list_reached(
-    defined: Collection[ast.FunctionDef], names: Collection[str]
-) -> Iterator[ast.FunctionDef]:
-    """List the functions of these names, and those that they call."""
-    waiting, seen = [*names], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for each in defined:
-            if each.name == name:
-                yield each
-                called = (n.func for n in ast.walk(each) if isinstance(n, ast.Call))
-                waiting += [find_name(node) for node in called if may_be_own(node)]
-
-
-def may_be_own(called: ast.expr) -> bool:
-    """True if a call may be one of a function of the file, not of a list, a dict or an array."""
-    of_other = isinstance(called, ast.Attribute) and not isinstance(called.value, ast.Name)
-    return not (of_other and find_name(called) in OF_CONTAINERS)
-
-
-def list_set(node: ast.AST) -> Iterator[str]:
-    """List the attributes that a node may set, delete or change, or `ANY`.
-
-    An attribute that is assigned to a variable may be changed by that name.
-    """
-    if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-        yield node.attr
-    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        yield find_name(node.value)
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
-        yield node.value.attr
-    if isinstance(node, ast.FunctionDef) and node.name == "__setattr__":
-        yield ANY
-    if isinstance(node, ast.Attribute | ast.Name) and find_name(node) in ("__dict__", "vars"):
-        yield ANY
-    if isinstance(node, ast.Call):
-        yield from list_set_by_call(node)
-
-
-def list_set_by_call(node: ast.Call) -> Iterator[str]:
-    """List the attributes that a call sets or changes; a copy of an object may begin anew."""
-    function, name = node.func, find_name(node.func)
-    if isinstance(function, ast.Attribute):
-        if name in OF_CONTAINERS and isinstance(function.value, ast.Attribute):
-            yield function.value.attr
-        if find_name(function.value) in ("copy", "dataclasses"):
-            yield ANY
-    elif name in ("copy", "deepcopy", "replace"):
-        yield ANY
-    if name in ("setattr", "delattr", "__setattr__") and len(node.args) > 1:
-        attribute = node.args[-2 if name != "delattr" else -1]
-        steps = any(isinstance(each, ast.BinOp) for each in ast.walk(node.args[-1]))
-        if isinstance(attribute, ast.Constant):
-            yield str(attribute.value)
-        elif not steps:  # as `setattr(net, name, getattr(net, name) - rate * grads[name])` does
-            yield ANY
+        if path not in before or attempt(np.array_equal, value, before[path]) is not True
+    ]
+    return frozenset(key for path in changed for key in path if isinstance(key, str))
