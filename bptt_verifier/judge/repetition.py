@@ -165,9 +165,9 @@ def find_dependence(
     """
     notes: dict[str, None] = {}
     for found, repetition in draw_repetitions(submission, compared, ask):
-        if repetition.on_object and ask_on_object is None:
+        asking = ask_on_object if repetition.on_object else ask
+        if asking is None:
             continue
-        asking = ask_on_object if repetition.on_object and ask_on_object is not None else ask
         again = asking(found.case, repetition.copy)
         if isinstance(again, Breach) and again.mistake.name == "raised" and repetition in LAYOUTS:
             notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
@@ -261,5 +261,6 @@ def make_finding(
     result: str, repetition: Repetition, case: Case, said: str, details: dict[str, Any]
 ) -> Mistake:
     """Make the finding that a result changes between two calls with the same values."""
-    start = f"your function changes {result} {repetition.change}, for the same values of all"
+    same = f"values within {repetition.ulps} ulps" if repetition.ulps else "the same values"
+    start = f"your function changes {result} {repetition.change}, for {same} of all"
     return Mistake(repetition.name, f"{start} arguments. {said} With {case.label}.", details)

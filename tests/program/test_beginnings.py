@@ -1,0 +1,121 @@
+"""What a file may do between two calls is read from its code, and what is unknown may be done."""
+
+import ast
+from typing import Any
+
+import pytest
+
+from bptt_verifier.program.beginnings import (
+    ANY,
+    find_changing,
+    gets_other_data,
+    list_globals,
+    list_reached,
+    list_set,
+    makes_several,
+    mentions,
+)
+
+
+def nodes_of(text: str) -> list[ast.AST]:
+    return [*ast.walk(ast.parse(text))]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("net.h = 1", {"h"}), ("del net.h", {"h"}), ("net.h[0] = 1", {"h"}), ("net.h += 1", {"h"}),
+        ("net.h.clear()", {"h"}), ("net.h.copy()", set()), ("memo = net.h", {"h"}),
+        ("setattr(net, 'h', 1)", {"h"}), ("setattr(net, n, None)", {ANY}),
+        ("setattr(net, n, getattr(net, n) - 0.1 * g[n])", set()), ("delattr(net, 'h')", {"h"}),
+        ("object.__setattr__(net, 'h', 1)", {"h"}), ("vars(net).clear()", {ANY}),
+        ("net.__dict__['h'] = 1", {ANY, "__dict__"}), ("copy.copy(net)", {ANY}),
+        ("deepcopy(net)", {ANY}), ("def __setattr__(self, n, v): pass", {ANY}),
+        ("print(net.h)", set()), ("setattr(net)", set()),
+    ],
+)  # fmt: skip
+def test_attributes_that_code_sets_or_may_set(text: str, names: set[str]) -> None:
+    assert {name for node in nodes_of(text) for name in list_set(node)} == names
+
+
+def test_attributes_are_mentioned_by_name_or_as_a_text() -> None:
+    for text, found in [("net.h", True), ("getattr(net, 'h')", True), ("h = net.x", False)]:
+        assert mentions(nodes_of(text), {"h"}) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("net = Net()", False), ("net = Net()\nother = Net()", True),
+        ("for _ in range(2): Net()", True), ("while True: Net()", True),
+        ("nets = [Net() for _ in x]", True), ("def make(): return Net()", True),
+        ("make = lambda: Net()", True), ("net = Net()\nnet.__init__()", True),
+        ("net = Net()\ntype(net)()", True), ("net = Net()\nnet.__class__()", True),
+        ("net = Net()\nother = Other()", False),
+    ],
+)  # fmt: skip
+def test_one_object_is_made_once_and_not_in_a_loop_or_a_function(text: str, several: bool) -> None:
+    tree = ast.parse(text)
+    assert makes_several(tree, [*ast.walk(tree)], "Net") is several
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a = 1", set()), ("a = 1\na = 2", {"a"}), ("for a in x: b = 1", {"a", "b"}),
+        ("a = []\na.append(1)", {"a"}), ("a = x.sum()", set()), ("a = [0]\na[0] = 1", {"a"}),
+        ("def f():\n    global a\n", {"a"}), ("a = 1\na += 1", {"a"}), ("del a\na = 1", {"a"}),
+    ],
+)  # fmt: skip
+def test_variables_that_may_change(text: str, names: set[str]) -> None:
+    assert find_changing(ast.parse(text)) == names
+
+
+def test_globals_are_the_variables_that_a_function_reads_and_does_not_set() -> None:
+    text = "def f(self, x, *, k=1):\n    y = x + A\n    return y * self.W * k * len(B)"
+    assert {*list_globals(ast.parse(text).body)} == {"A", "B", "len"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("net.run(X, Y)", False), ("net.run(X, n=2)", False), ("net.run(data.X)", False),
+        ("net.run(X[i], Y)", True), ("net.run(X, k=f())", True), ("net.run(X, it)", True),
+        ("net.show(X, it)", False),
+    ],
+)  # fmt: skip
+def test_other_data_are_those_that_change_or_that_are_computed(text: str, other: bool) -> None:
+    assert gets_other_data(nodes_of(text), "run", {"it"}) is other
+
+
+FILE = """
+class Base:
+    def inherited(self): pass
+class Net(Base):
+    def run(self): self.helper(); self.cell.forward(); outer(); self.seen.update(a=1); super()
+    def helper(self): self.inherited()
+    def update(self): pass
+    def step(self): pass
+class Cell:
+    def forward(self): self.inner(); self.last.twice()
+    def inner(self): pass
+class One:
+    def twice(self): pass
+class Two:
+    def twice(self): pass
+    def helper(self): pass
+def outer(): pass
+def other(net): net.step()
+"""
+
+
+def test_functions_are_reached_that_are_surely_called() -> None:
+    tree = ast.parse(FILE)
+    classes: Any = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    owners = {id(f): name for name, each in classes.items() for f in each.body}
+    reached = [(owners.get(id(f), ""), f.name) for f in list_reached(tree, "Net", {"run"})]
+    assert len(reached) == len({*reached})
+    assert {*reached} == {
+        ("Net", "run"), ("Net", "helper"), ("Base", "inherited"), ("Cell", "forward"),
+        ("Cell", "inner"), ("", "outer"),
+    }  # fmt: skip
