@@ -373,8 +373,11 @@ def convert_like(new: Any, given: Any) -> Any:
 
 
 def vars_of(value: Any) -> list[str]:
-    """List the attributes of an object that has a dict of them."""
-    return [*getattr(value, "__dict__", ())]
+    """List the attributes that an object has in a dict or in the slots of its classes."""
+    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
+    named = [each for of in slots for each in ((of,) if isinstance(of, str) else of)]
+    of_slots = [name for name in named if not name.startswith("__") and hasattr(value, name)]
+    return [*dict.fromkeys([*getattr(value, "__dict__", ()), *of_slots])]
 
 
 def is_scalar(value: Any) -> bool:

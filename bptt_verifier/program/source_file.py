@@ -294,7 +294,7 @@ class Recorder:
         return any(
             isinstance(leaf, jax.core.Tracer)
             for call in self.calls.values()
-            for leaf in jax.tree.leaves((call.arguments, vars(call.owner) if call.owner else ()))
+            for leaf in jax.tree.leaves((call.arguments, getattr(call.owner, "__dict__", ())))
         )
 
     def restart(self) -> None:

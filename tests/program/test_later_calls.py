@@ -105,6 +105,9 @@ RIGHT = {
     "several objects": {
         "forward": "self.h.append(np.zeros((4, 4)))", "file": f"{ONCE}\nother = Net()"
     },
+    "slots in the place of a dict": {
+        "more": "__slots__ = 'U W V h start calls last dW kept out'.split()"
+    },
     "what can be called once": {"forward": f"assert self.calls == 0; {FORWARD}"},
     "a state that is forgotten": {
         "forward": "self.h = [1e-12 * self.start]", "backward": "self.start = self.h[-1]"
