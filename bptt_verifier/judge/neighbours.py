@@ -49,8 +49,7 @@ def weigh(
     entries of the verdict. Neighbours are `far` where the submission's format is not known, and
     those of results in half precision are asked for these results alone.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
-    decide, but not on steps whose gradients vanish, which change by too much there. What exceeds
-    both by little there, too, counts as rounding, of which so much is allowed. Nothing changes
+    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
     if the submission fails at too many neighbours, or if a second call at the case itself changes a
     result, which rounding does not.
     """
@@ -78,18 +77,12 @@ def weigh(
             most = (len(errors[name]) + 1) ** 0.5 * scatter.limit  # of one error
             wrong = (scatter.mean > scatter.limit) & (scatter.mean > before)
             wrong |= (here > most) & (here > before)
-            limit = scatter.limit
             if wrong.any():
-                size = np.maximum(scatter.mean, here * (limit / most))[wrong]
-                if half or not np.all(size < UNSURE * limit[wrong]):
-                    continue
-                if distance < FAR:
+                size = np.maximum(scatter.mean, here * (scatter.limit / most))[wrong]
+                if np.all(size < UNSURE * scatter.limit[wrong]):
                     unsure.append(name)
-                    continue
-                if np.any((here > scatter.mean + most)[wrong]):
-                    continue
-                limit = UNSURE * limit  # (N3): a function of the library may err alike everywhere
-            allowed[name] = np.maximum(before, limit)
+                continue
+            allowed[name] = np.maximum(before, scatter.limit)
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )
