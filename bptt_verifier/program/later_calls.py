@@ -28,15 +28,17 @@ def call_again(
     an equal loss, if there is one, else that of the second.
     None where a later call may return something else than the first: where nothing is kept, where
     the loss of equal parameters changes by a bit, as after an update or with a state that is
-    carried over and forgotten with time,
-    where gradients add up on purpose, and where the file may begin anew between two calls.
+    carried over and forgotten with time, where gradients add up on purpose, and where the file may
+    begin anew between two calls.
     """
     if "self" not in calls.roots or calls.pair or any(map(is_tensor, params.values())):
         return None
     earlier = {name: np.asarray(EARLIER * value) for name, value in params.items()}
     roots = calls.copy_roots(earlier)
     before, places = copy_values(roots["self"]), find_places(roots, earlier)
-    first = calls.run_on(calls.run, roots)
+    first = attempt(calls.run_on, calls.run, roots)
+    if isinstance(first, Failure):  # other parameters may be no valid ones
+        return None
     kept = list_kept(before, copy_values(first["self"]))
     if not kept or may_begin_anew(calls, kept):
         return None
@@ -44,9 +46,9 @@ def call_again(
 
     def go_on(now: Mapping[str, Any]) -> dict[str, Any]:
         """Call the code once more, with other parameters in the places of those before."""
-        kept = copy_all({name: first[name] for name in calls.roots}, {})
-        set_places(kept, places, now)
-        return calls.run_on(calls.run, kept)
+        same = copy_all({name: first[name] for name in calls.roots}, {})
+        set_places(same, places, now)
+        return calls.run_on(calls.run, same)
 
     again = attempt(go_on, {name: value.copy() for name, value in earlier.items()})
     if isinstance(again, Failure) or not are_equal(*(follow(s, loss) for s in (again, first))):

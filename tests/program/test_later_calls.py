@@ -109,6 +109,10 @@ RIGHT = {
         "more": "__slots__ = 'U W V h start calls last dW kept out'.split()"
     },
     "what can be called once": {"forward": f"assert self.calls == 0; {FORWARD}"},
+    "what raises at the parameters of the first call": {
+        "forward": f"assert not np.isclose(self.W[0, 0], 0.75 * FIRST); {FORWARD}",
+        "file": f"FIRST = np.inf\n{ONCE}\nFIRST = net.W[0, 0]",
+    },
     "a state that is forgotten": {
         "forward": "self.h = [1e-12 * self.start]", "backward": "self.start = self.h[-1]"
     },
