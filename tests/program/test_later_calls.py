@@ -111,7 +111,7 @@ RIGHT = {
     "what can be called once": {"forward": f"assert self.calls == 0; {FORWARD}"},
     "what raises at the parameters of the first call": {
         "forward": f"assert not np.isclose(self.W[0, 0], 0.75 * FIRST); {FORWARD}",
-        "file": f"FIRST = np.inf\n{ONCE}\nFIRST = net.W[0, 0]",
+        "file": ONCE.replace("\n", "\nFIRST = net.W[0, 0]\n", 1),
     },
     "a state that is forgotten": {
         "forward": "self.h = [1e-12 * self.start]", "backward": "self.start = self.h[-1]"
