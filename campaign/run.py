@@ -5,10 +5,11 @@ model is a line of JSON, so that a run goes on where an earlier one was stopped.
 """
 
 import json
+import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ from campaign.submissions import Gradients, choose_style, draw_right
 POINTS = 6  # further points at which a mistake is measured, for each setting
 EXCESS = 1 + 2.0**-40  # in units of the resolution, which may be that error itself, rounded
 DIAGNOSED = 1  # wrong submissions of a model whose mistake is searched for
+
+# The formats of all results, or of those that are returned in it.
+JUDGED_IN = re.compile(
+    r"(?:You return \w+ numbers for (?P<which>.*?)(?: where|, as) .*)?judged in (?P<format>\w+)"
+)
 
 Row = dict[str, Any]
 
@@ -88,24 +94,26 @@ def judge_wrong(model: Model, own: OwnModel, seeds: Sequence[int], seconds: floa
         )
         # The judge leaves a point out where the loss is not finite, and so does this measure.
         further = [Case("", each, 0, None) for each in points if np.isfinite(own.loss(each, np))]
-        single = any("judged in float32" in note for note in found["notes"])
+        coarse = find_formats(found["notes"], found["resolution"])
         for name, cases in (
             ("in_cases", own.cases if not left_out else ()),
             ("elsewhere", further),
         ):
-            row[name] = measure_excess(draw(), cases, found["resolution"], single)
+            row[name] = measure_excess(draw(), cases, found["resolution"], coarse)
     return row
 
 
 def measure_excess(
-    wrong: Wrong, cases: Sequence[Case], resolution: Mapping[str, float | None], single: bool
+    wrong: Wrong,
+    cases: Sequence[Case],
+    resolution: Mapping[str, float | None],
+    coarse: Mapping[str, Any],
 ) -> float:
     """Measure the largest error of any gradient, in units of the resolution that is stated.
 
     The error is the distance from the right twin, relative to the twin's largest entry. Points in
     float32 are left out, where two right twins differ by more than a resolution of float64. So are
-    gradients that rounding in float32 hides where a submission is judged in it (`single`), as the
-    report says.
+    cases where rounding hides a gradient that is judged in a `coarse` format, as the report says.
     """
     largest = 0.0
     for case in cases:
@@ -116,15 +124,27 @@ def measure_excess(
             each({name: np.array(value) for name, value in point.items()})
             for each in (wrong.gradients, wrong.right)
         )
-        known = case.truth(np.float32, ()) if single and case.truth is not None else None
         for name, least in resolution.items():
-            if known is not None and hides(known.allowed[name], known.values[name]):
-                continue
+            if name in coarse and case.truth is not None:
+                known = case.truth(coarse[name], [name])
+                if hides(known.allowed[name], known.values[name]):
+                    continue
             size = float(np.max(np.abs(by_twin[name])))
             apart = float(np.max(np.abs(by_hand[name].astype(float) - by_twin[name])))
             if least and np.isfinite(size) and size > 0 and not apart <= 0:
                 largest = max(largest, np.nan_to_num(apart / size / least, nan=np.inf))
     return float(largest)
+
+
+def find_formats(notes: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
+    """Find the formats that a report says it has judged gradients in, but for float64."""
+    formats: dict[str, Any] = {}
+    for note in notes:
+        stated = JUDGED_IN.search(note)
+        if stated is not None:
+            which = {*names} if stated["which"] is None else {*stated["which"].split(", ")}
+            formats |= dict.fromkeys(which & {*names}, np.dtype(stated["format"]))
+    return formats
 
 
 def hides(allowed: Any, true: Any) -> bool:

@@ -41,6 +41,7 @@ def weigh(
     entries: int,
     decisive: bool = False,
     far: bool = False,
+    unsure: bool = False,
 ) -> Compared:
     """Compare the results of these names with what their scatter allows as well. (N3)
 
@@ -49,7 +50,8 @@ def weigh(
     entries of the verdict. Neighbours are `far` where the submission's format is not known, and
     those of results in half precision are asked for these results alone.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
-    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
+    decide, but not on steps whose gradients vanish, which change by too much there. What exceeds
+    both by little there as well, after it was `unsure` nearby, counts as rounding. Nothing changes
     if the submission fails at too many neighbours, or if a second call at the case itself changes a
     result, which rounding does not.
     """
@@ -61,7 +63,7 @@ def weigh(
     half = bool(halves)
     distance = IN_HALF if half else FAR if far else DISTANCE
     errors = collect_errors(attempt, subject, found.case, names, distance)
-    again, unsure = attempt(found.case), list[str]()
+    again, doubtful = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
         if len(errors[name]) < NEIGHBOURS // 2:
@@ -77,18 +79,24 @@ def weigh(
             most = (len(errors[name]) + 1) ** 0.5 * scatter.limit  # of one error
             wrong = (scatter.mean > scatter.limit) & (scatter.mean > before)
             wrong |= (here > most) & (here > before)
+            limit = scatter.limit
             if wrong.any():
-                size = np.maximum(scatter.mean, here * (scatter.limit / most))[wrong]
-                if np.all(size < UNSURE * scatter.limit[wrong]):
-                    unsure.append(name)
-                continue
-            allowed[name] = np.maximum(before, scatter.limit)
+                size = np.maximum(scatter.mean, here * (limit / most))[wrong]
+                if not np.all(size < UNSURE * limit[wrong]):
+                    continue
+                if not unsure:
+                    doubtful.append(name)
+                    continue
+                if np.any((here > scatter.mean + most)[wrong]):
+                    continue
+                limit = UNSURE * limit
+            allowed[name] = np.maximum(before, limit)
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )
     weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
-    if unsure and distance < FAR and not subject.has_vanishing_steps:
-        weighed = weigh(attempt, subject, weighed, unsure, entries, far=True)
+    if doubtful and distance < FAR and not subject.has_vanishing_steps:
+        weighed = weigh(attempt, subject, weighed, doubtful, entries, far=True, unsure=True)
     if distance == DISTANCE and not decisive:
         return accuse_smooth(attempt, subject, found, weighed, entries)
     return weighed

@@ -11,6 +11,7 @@ import pytest
 from campaign.mistakes import Wrong
 from campaign.run import (
     count,
+    find_formats,
     find_latest,
     judge_model,
     list_faults,
@@ -95,9 +96,27 @@ def test_an_error_is_measured_in_units_of_the_stated_resolution(
     point = {"W": np.array([1.0, -4.0])}
     for allowed, hidden in [(1e-3, False), (0.2, True)]:
         case = state_case(right(point), {"W": np.full(2, allowed)}, point)
-        for single in (False, True):
-            found = measure_excess(wrong, [case], {"W": 0.005}, single)
-            assert found == pytest.approx(0.0 if hidden and single else excess)
+        for coarse in ({}, {"W": np.float32}, {"V": np.float32}):
+            found = measure_excess(wrong, [case], {"W": 0.005}, coarse)
+            assert found == pytest.approx(0.0 if hidden and "W" in coarse else excess)
+
+
+@pytest.mark.parametrize(
+    ("note", "formats"),
+    [
+        ("Your errors are those of rounding to float32: all results are judged in float32.",
+         {"U": "float32", "V": "float32"}),
+        ("You return float16 numbers for V, x where arguments are finer: judged in float16.",
+         {"V": "float16"}),
+        ("You return float32 numbers for U, as the parameters given are: judged in float32, also "
+         "where the judge draws finer ones.", {"U": "float32"}),
+        ("24 of 24 cases could have shown a mistake in every gradient.", {}),
+    ],
+)  # fmt: skip
+def test_the_formats_that_gradients_are_judged_in_are_those_that_a_report_states(
+    note: str, formats: dict[str, str]
+) -> None:
+    assert find_formats([note], ["U", "V"]) == formats
 
 
 @pytest.mark.slow

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge import path
+from bptt_verifier.judge.neighbours import ENTRIES
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
-from bptt_verifier.tolerance.scatter import FAR
-from tests.support.stated_cases import state_case, state_compared
+from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
+from tests.support.stated_cases import CASE_OF_ONES, attempt_with, state_case, state_compared
 
 
 def begin(progress: Any = lambda done, total: None, **more: Any) -> SubjectJudgement:
@@ -35,9 +36,26 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
     judgement = begin(displace=displace)
     judgement.attempt = lambda case: found  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
-    assert {*distances} == {FAR}
+    assert distances == [FAR] * NEIGHBOURS + [DISTANCE] * NEIGHBOURS
     assert judgement.precision_known
     assert judgement.confirmed == ["w"]
+
+
+@pytest.mark.parametrize(("mean", "confirmed"), [(3.0, []), (9.0, ["w"])])
+def test_near_neighbours_are_asked_before_a_mistake_is_confirmed(
+    mean: float, confirmed: list[str]
+) -> None:
+    # The limit is 8.5 standard deviations, near and far.
+    errors = 1e-6 * np.array([1.0, -1.0] * (NEIGHBOURS // 2))[:, None]
+    (limit,) = measure_scatter(list(errors), np.full(1, 1e-12), np.zeros(1), ENTRIES).limit
+    attempt = attempt_with(
+        lambda i, _: errors[i] + mean * limit, np.array([mean * limit]), np.full(1, 1e-12)
+    )
+    judgement = begin()
+    judgement.attempt = attempt  # type: ignore[method-assign]
+    found = attempt(CASE_OF_ONES)
+    assert judgement.learn_precision(found) is found
+    assert judgement.confirmed == confirmed
 
 
 @pytest.mark.parametrize(("error", "known"), [(1e-3, True), (0.5, False)])
@@ -116,7 +134,11 @@ def learn(
     """The judgement after these comparisons in float64 and after the scatter was asked."""
     judgement = begin(format_given=given)
     weighed = iter([after for _, after in seen])
-    monkeypatch.setattr(path, "weigh", lambda *given, far: next(weighed))
+
+    def weigh(*given: Any, far: bool = False) -> Any:
+        return next(weighed) if far else given[2]  # near neighbours decide nothing else
+
+    monkeypatch.setattr(path, "weigh", weigh)
     in_format = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
     judgement.attempt = lambda case: in_format  # type: ignore[method-assign]
     for found, _ in seen:

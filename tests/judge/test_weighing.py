@@ -282,7 +282,7 @@ def test_an_error_that_does_not_scatter_is_rounding_below_the_spacing_of_the_num
     [
         (1.0, 1.0, 0.5, True),  # within what it scatters
         (1.0, 0.001, 2.0, True),  # within what is allowed
-        (1.0, 0.001, 0.5, False),
+        (10.0, 0.001, 0.5, False),
     ],
 )
 @pytest.mark.parametrize("other", [0.0, 1.0])
@@ -331,7 +331,46 @@ def test_far_neighbours_are_asked_only_if_every_wrong_entry_is_below_eight_limit
     for mean, far in [([2e-5, 2e-5], True), ([2e-5, 2e-4], False), ([2e-4, 2e-4], False)]:
         asked, found = find_distances(scatter + np.array(mean), mean)
         assert (FAR in asked) is far
-        assert found.fails
+        assert found.fails is not far
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "here", "dtype", "fails"),
+    [
+        (3.0, 3.0, 3.0, np.float32, False),  # a function of the library that errs to one side
+        (3.0, 3.0, 7.0, np.float32, False),
+        (3.0, 3.0, 7.3, np.float32, True),  # more than the mean and one rounding error explain
+        (3.0, 7.9, 7.9, np.float32, False),
+        (3.0, 8.5, 8.5, np.float32, True),
+        (8.5, 3.0, 3.0, np.float32, True),
+        (3.0, 3.0, 3.0, np.float16, True),
+    ],
+)
+def test_a_mean_below_eight_limits_near_and_far_is_the_bias_of_a_function(
+    near: float, far: float, here: float, dtype: Any, fails: bool
+) -> None:
+    errors, allowed = 0.1 * ALTERNATING[:, None], np.full(1, 1e-9)
+    spacing = np.full(1, float(np.finfo(dtype).eps))
+    (limit,) = measure_scatter(list(errors), allowed, spacing, 10).limit
+
+    def move(number: int, distance: float) -> Any:
+        return errors[number] + limit * (far if distance == FAR else near)
+
+    attempt = attempt_with(move, here * np.array([limit]), allowed, dtype)
+    found = weigh(attempt, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
+    assert found.fails is fails
+    if not fails:
+        assert found.allowed["w"] == pytest.approx(8 * limit)
+        (comparison,) = found.comparisons
+        assert comparison.resolution == pytest.approx(8 * limit)
+
+
+def test_far_neighbours_alone_excuse_no_mean_beyond_the_limit() -> None:
+    errors = 1e-6 * ALTERNATING[:, None]
+    limits = np.full(1, 1e-12)
+    attempt = attempt_with(lambda i, _: errors[i] + 2e-5, np.full(1, 2e-5), limits)
+    neighbours, found = subject_with_neighbours(), attempt(CASE_OF_ONES)
+    assert weigh(attempt, neighbours, found, ["w"], 10, far=True).fails
 
 
 def test_errors_that_are_rounding_may_be_as_large_as_the_bound_and_the_scatter() -> None:
