@@ -183,6 +183,7 @@ def check_verdict(name: str) -> None:
     assert (max(errors.values()) < 1e-12) is (case.entry.verdict is Verdict.AGREES)
 
 
+@pytest.mark.rest
 def test_the_entry_whose_turn_it_is_today_has_the_verdict_that_it_states() -> None:
     check_verdict(QUICK[TURN % len(QUICK)])
 

@@ -107,6 +107,7 @@ def test_a_shift_of_a_softmax_cancels_in_the_quotient() -> None:
     assert found.name == "unknown", found.explanation
 
 
+@pytest.mark.rest
 def test_what_a_running_maximum_takes_from_all_it_passes_on_itself() -> None:
     def stabilised(p: Any, xp: Any) -> Any:
         m, total = np.full(2, -1e38), 0.0

@@ -54,7 +54,10 @@ def cast_parameters(p: Params) -> Any:
     return pinned({name: jnp.asarray(value, jnp.float32) for name, value in p.items()})
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [pytest.param(1.0, "agrees", marks=pytest.mark.rest), (1.01, "disagrees")],
+)
 @pytest.mark.parametrize(
     "loss",
     [pinned, *(pytest.param(each, marks=pytest.mark.rest) for each in (cast, cast_parameters))],
@@ -131,7 +134,8 @@ def noisy(p: Params) -> Any:
     return jnp.mean((h - Y) ** 2)
 
 
-@pytest.mark.parametrize("given", [PARAMS, pytest.param(SINGLE, marks=pytest.mark.rest)])
+@pytest.mark.rest
+@pytest.mark.parametrize("given", [PARAMS, SINGLE])
 def test_random_numbers_are_those_of_the_users_precision(given: Params) -> None:
     model = prepare(noisy, given, cases=2)
     assert SAID in model.notes
