@@ -307,16 +307,18 @@ def answer_with(found: Any) -> Any:
 def test_another_case_fails_only_by_errors_like_those_of_the_wrong_gradients(
     error: float, fails: bool
 ) -> None:
-    true = {"a": np.array([2.0, 4.0]), "b": np.full(2, 2.0)}
     limits = dict.fromkeys("ab", np.full(2, 2.0**-60))
 
-    def find(of_a: float = 0.0, of_b: float = 0.0) -> Any:
+    def find(of_a: float = 0.0, of_b: float = 0.0, largest: float = 4.0) -> Any:
         """A case with errors of these parts of the largest entries, each at one entry."""
-        submitted = {"a": true["a"] + [4 * of_a, 0], "b": true["b"] + [0, 2 * of_b]}
+        true = {"a": np.array([2.0, largest]), "b": np.full(2, 2.0)}
+        submitted = {"a": true["a"] + [largest * of_a, 0], "b": true["b"] + [0, 2 * of_b]}
         return state_compared(submitted, true, limits)
 
     first, second, other = find(2.0**-20), find(2.0**-10), find(0.0, 0.5)
-    for found, still in [(find(error), fails), (other, False), (first, True), (find(), False)]:
+    larger = find(error, largest=32.0)
+    asked = [(find(error), fails), (larger, fails), (other, False), (first, True), (find(), False)]
+    for found, still in asked:
         for failing in ([first, second, other], [second, other, first]):
             again = fail_alike(answer_with(found), failing, ["a"])(first.case)
             assert again is not None

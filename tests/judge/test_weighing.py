@@ -365,6 +365,16 @@ def test_a_mean_below_eight_limits_near_and_far_is_the_bias_of_a_function(
         assert comparison.resolution == pytest.approx(8 * limit)
 
 
+def test_one_entry_that_a_bias_does_not_explain_is_wrong_beside_another_that_it_does() -> None:
+    scatter = 1e-6 * ALTERNATING[:, None] * np.ones(2)
+    (limit, _) = measure_scatter(list(scatter), np.full(2, 1e-12), np.zeros(2), 10).limit
+    for beyond in (0.0, 5.0):
+        here = 3 * limit + np.array([0.0, beyond * limit])
+        asked, found = find_distances(scatter + 3 * limit, here)
+        assert FAR in asked
+        assert found.fails is bool(beyond)
+
+
 def test_far_neighbours_alone_excuse_no_mean_beyond_the_limit() -> None:
     errors = 1e-6 * ALTERNATING[:, None]
     limits = np.full(1, 1e-12)
