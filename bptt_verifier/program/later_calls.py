@@ -22,7 +22,7 @@ SECONDS = 0.25
 def call_again(
     calls: Calls, params: Mapping[str, Any], loss: Keys, gradients: Collection[Keys]
 ) -> dict[str, Any] | None:
-    """Call the code on one object with other parameters first; return the state of a later call.
+    """Call a method on its object with other parameters first; return the state of a later call.
 
     It is that of the first call whose gradients differ from those before with equal parameters and
     an equal loss, if there is one, else that of the second.
@@ -31,7 +31,7 @@ def call_again(
     carried over and forgotten with time, where gradients add up on purpose, and where the file may
     begin anew between two calls.
     """
-    if "self" not in calls.roots or calls.pair or any(map(is_tensor, params.values())):
+    if any(map(is_tensor, params.values())):
         return None
     earlier = {name: np.asarray(EARLIER * value) for name, value in params.items()}
     roots = calls.copy_roots(earlier)

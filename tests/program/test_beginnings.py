@@ -1,6 +1,8 @@
 """What a file may do between two calls is read from its code, and what is unknown may be done."""
 
 import ast
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from bptt_verifier.program.beginnings import (
     list_reached,
     list_set,
     makes_several,
+    may_begin_anew,
     mentions,
 )
 
@@ -51,7 +54,7 @@ def test_attributes_are_mentioned_by_name_or_as_a_text() -> None:
         ("nets = [Net() for _ in x]", True), ("def make(): return Net()", True),
         ("make = lambda: Net()", True), ("net = Net()\nnet.__init__()", True),
         ("net = Net()\ntype(net)()", True), ("net = Net()\nnet.__class__()", True),
-        ("net = Net()\nother = Other()", False),
+        ("net = Net()\nother = Other()", False), ("other = Other()", False),
     ],
 )  # fmt: skip
 def test_one_object_is_made_once_and_not_in_a_loop_or_a_function(text: str, several: bool) -> None:
@@ -89,16 +92,20 @@ def test_other_data_are_those_that_change_or_that_are_computed(text: str, other:
 
 
 FILE = """
-class Base:
-    def inherited(self): pass
+class Base(list):
+    def inherited(self): outer()
 class Net(Base):
     def run(self): self.helper(); self.cell.forward(); outer(); self.seen.update(a=1); super()
-    def helper(self): self.inherited()
+    def helper(self): self.inherited(); self.box.append(1); self.box.add(1); self.box.dot(1)
     def update(self): pass
     def step(self): pass
 class Cell:
     def forward(self): self.inner(); self.last.twice()
     def inner(self): pass
+class Box:
+    def append(self, x): pass
+    def add(self, x): pass
+    def dot(self, x): pass
 class One:
     def twice(self): pass
 class Two:
@@ -119,3 +126,53 @@ def test_functions_are_reached_that_are_surely_called() -> None:
         ("Net", "run"), ("Net", "helper"), ("Base", "inherited"), ("Cell", "forward"),
         ("Cell", "inner"), ("", "outer"),
     }  # fmt: skip
+
+
+TWO_PASSES = """
+class Net:
+    def __init__(self): self.seen = []
+    def run(self, x): self.seen.append(x)
+    def run_back(self, x): return self.seen
+    def loss(self, out): return self.seen
+net = Net()
+net.run(X); net.loss(0); net.run_back(X)
+"""
+WITHOUT_LOSS = TWO_PASSES.replace("def loss(self, out): return self.seen", "").replace(
+    "net.loss(0); ", ""
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "backward", "begins"),
+    [
+        (TWO_PASSES, "run_back", False),  # the loss is called as well, and mentions what is kept
+        (TWO_PASSES.replace("(X);", "(X[i]);", 1), "run_back", True),
+        (TWO_PASSES.replace("run_back(X)", "run_back(X[i])"), "run_back", False),
+        (TWO_PASSES, "run", True),
+        (WITHOUT_LOSS, "run_back", False),
+        (WITHOUT_LOSS, "run", True),
+        (WITHOUT_LOSS.replace("return self.seen", "pass"), "run", False),
+    ],
+)
+def test_whatever_is_called_as_the_gradients_are_begins_nothing_anew(
+    text: str, backward: str, begins: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(text)
+    found: dict[str, Any] = {"X": 0, "i": 0}
+    exec(compile(text.replace("[i]", ""), str(file), "exec"), found)
+    net = found["net"]
+    arguments = {"run": {"x": 0}, "loss": {"out": 0}} if backward == "run_back" else {"loss": 0}
+    roots = {"self": net, "arguments": arguments}
+    calls: Any = SimpleNamespace(
+        function=net.run, backward=getattr(net, backward), roots=roots, places={}
+    )
+    assert may_begin_anew(calls, {"seen"}) is begins
+
+
+def test_what_has_no_text_may_begin_anew() -> None:
+    found: dict[str, Any] = {"X": 0}
+    exec(TWO_PASSES, found)
+    net = found["net"]
+    calls: Any = SimpleNamespace(function=net.run, backward=net.run, roots={}, places={})
+    assert may_begin_anew(calls, {"seen"}) is True

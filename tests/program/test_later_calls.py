@@ -1,13 +1,16 @@
 """What an object keeps from one call to the next is no part of right gradients."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program import later_calls
+from bptt_verifier.program.later_calls import CALLS, is_same, list_kept, repeat, set_places
 
 NET = """
 import numpy as np
@@ -58,6 +61,9 @@ WRONG = {
     },
     "a transpose that is kept": KEPT,
     "a sum with the call before": {"backward": "self.dW = dW + self.dW / 2; dW = self.dW"},
+    "a factor beside gradients that add up": {
+        "backward": "self.dW += dW; dW = self.dW; dV = dV * (1.01 if self.calls > 1 else 1)"
+    },
 }  # fmt: skip
 CLEARINGS = {
     "a version that a step counts": {
@@ -153,3 +159,60 @@ def test_what_an_object_keeps_makes_a_later_call_wrong(
 def test_what_may_differ_at_a_later_call_is_no_mistake(kind: str, tmp_path: Path) -> None:
     report = judge(tmp_path, RIGHT[kind])
     assert report.verdict.value == "agrees", str(report)
+
+
+class Owner:
+    """An object with arrays in an attribute, a list and a dict."""
+
+    def __init__(self, W: Any) -> None:
+        self.W, self.layers, self.named = W, [{"U": W}, W], {"V": W}
+
+
+def test_parameters_are_set_at_all_their_places() -> None:
+    owner, new = Owner(np.zeros(2)), {name: np.full(2, k) for k, name in enumerate("WUV", 1)}
+    places: Any = {
+        ("self", "W"): "W", ("self", "layers", 0, "U"): "U", ("self", "layers", 1): "W",
+        ("self", "named", "V"): "V",
+    }  # fmt: skip
+    set_places({"self": owner}, places, new)
+    assert owner.W is owner.layers[1] is new["W"]
+    assert (owner.layers[0]["U"] is new["U"], owner.named["V"] is new["V"]) == (True, True)
+
+
+def test_gradients_are_the_same_up_to_half_their_digits() -> None:
+    one, last = np.array([0.5, 0.125]), np.array([0.0, 2.0**-27])
+    for size, same in [(0.0, True), (1.0, True), (1.01, False)]:
+        assert is_same(one + size * last, one) is same
+        assert is_same(np.float32(one + size * 2**14.5 * last), np.float32(one)) is same
+    assert is_same(one, one[:1]) is False
+    assert is_same(one[:0], one[:0]) is True
+
+
+def test_what_a_call_keeps_is_what_it_sets_or_changes() -> None:
+    before: Any = {("W",): np.ones(2), ("h",): np.ones(2), ("cell", "c"): np.ones(1)}
+    after = before | {("h",): np.zeros(2), ("memo", 0): np.ones(1)}
+    assert list_kept(before, after) == {"h", "memo"}
+    assert list_kept(before, before | {("cell", "c"): np.zeros(1)}) == {"cell", "c"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "wrong_at", "number"),
+    [(False, 60.0, 0, CALLS), (False, -1.0, 0, 1), (True, 60.0, 0, 1), (False, 60.0, 5, 5)],
+)
+def test_a_call_is_repeated_until_another_gradient_while_there_is_time(
+    changes: bool, seconds: float, wrong_at: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(later_calls, "SECONDS", seconds)
+    made = list[Any]()
+
+    def run_on(run: Any, roots: Any) -> dict[str, Any]:
+        made.append(roots)
+        return roots | {"loss": 1.0, "g": np.full(2, 2.0 if len(made) == wrong_at else 1.0)}
+
+    calls: Any = SimpleNamespace(run_on=run_on, run=None, roots={"self": None})
+    state = {"self": Owner(None), "loss": 1.0, "g": np.ones(2)}
+    found = repeat(calls, state, [("loss",), ("g",)], changes)
+    assert len(made) == number
+    assert found is not None
+    assert found["g"][0] == (2.0 if wrong_at else 1.0)
+    assert all([*roots] == ["self"] for roots in made)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from bptt_verifier.program.leaves import flatten, rebuild_before
+from bptt_verifier.program.leaves import flatten, rebuild_before, vars_of
 
 W, V, b = np.ones((2, 3)), np.full((3, 2), 2.0), np.zeros(3, np.float32)
 
@@ -25,6 +25,28 @@ class Layer(NamedTuple):
 class Frozen:
     W: Any
     name: str = "cell"
+
+
+class Named:
+    """An object with slots of one name and a dict of others."""
+
+    __slots__ = ("U", "__dict__", "unset")
+
+    def __init__(self) -> None:
+        self.W, self.U = 1.0, 2.0
+
+
+class Single(Named):
+    __slots__ = "single"  # noqa: PLC0205 - as it may be written
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.single = 3.0
+
+
+def test_attributes_are_those_in_a_dict_and_in_the_slots_of_all_classes() -> None:
+    assert vars_of(Named()) == ["W", "U"]
+    assert vars_of(Single()) == ["W", "single", "U"]
 
 
 @dataclass(slots=True)

@@ -1,9 +1,11 @@
 """A name with a part of that of its array is read where one shape alone fits, and it is said."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bptt_verifier.program.gradient_names import find_gradients
 from tests.support.readings import read, require_comparison
 
 FLAT = """
@@ -165,3 +167,23 @@ def test_a_gradient_by_the_last_name_of_an_attribute_is_of_the_only_one_by_it(
     twice = twice.replace("- y", "- y + 0 * self.other.W.sum() + 0 * self.other.b.sum()")
     with pytest.raises(ValueError, match=r"may be the gradient of first\.W, other\.W"):
         read(tmp_path, "Net.run", twice, returns)
+
+
+def test_the_last_name_of_an_attribute_ranks_behind_all_its_names() -> None:
+    leaves: Any = {"cell.W": ("cell", "W"), "V": ("V",), "layers[0].U": ("layers", 0, "U")}
+    every: Any = [("dW",), ("cell", "dW"), ("dV",), ("grads", "V"), ("dU",)]
+    sources = {path: path for path in every}
+    found = find_gradients(leaves, sources)
+    assert found == {"cell.W": ("cell", "dW"), "V": ("dV",)}  # items of lists have no short names
+    del sources["cell", "dW"]
+    assert find_gradients(leaves, sources)["cell.W"] == ("dW",)
+    both = leaves | {"W": ("W",)}
+    assert find_gradients(both, sources) == {"W": ("dW",), "V": ("dV",)}
+
+
+def test_one_array_is_the_gradient_of_what_it_names_in_full() -> None:
+    leaves: Any = {"cell.W": ("cell", "W"), "out": ("out",)}
+    shared: Any = {("dW",): ("result", 0), ("grads", "out"): ("result", 0)}
+    assert [*find_gradients(leaves, shared)] == ["out"]
+    several: Any = {path: path for path in [("grads", "W"), ("one", "more", "dW")]}
+    assert find_gradients({"cell.W": ("cell", "W")}, several)["cell.W"] == ("one", "more", "dW")
