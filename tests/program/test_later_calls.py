@@ -162,21 +162,23 @@ def test_what_may_differ_at_a_later_call_is_no_mistake(kind: str, tmp_path: Path
 
 
 class Owner:
-    """An object with arrays in an attribute, a list and a dict."""
+    """An object with arrays in attributes, a list and a dict."""
 
     def __init__(self, W: Any) -> None:
         self.W, self.layers, self.named = W, [{"U": W}, W], {"V": W}
+        self.cell = SimpleNamespace(U=W)
 
 
 def test_parameters_are_set_at_all_their_places() -> None:
     owner, new = Owner(np.zeros(2)), {name: np.full(2, k) for k, name in enumerate("WUV", 1)}
     places: Any = {
         ("self", "W"): "W", ("self", "layers", 0, "U"): "U", ("self", "layers", 1): "W",
-        ("self", "named", "V"): "V",
+        ("self", "named", "V"): "V", ("self", "cell", "U"): "U",
     }  # fmt: skip
     set_places({"self": owner}, places, new)
     assert owner.W is owner.layers[1] is new["W"]
-    assert (owner.layers[0]["U"] is new["U"], owner.named["V"] is new["V"]) == (True, True)
+    assert owner.layers[0]["U"] is owner.cell.U is new["U"]
+    assert owner.named["V"] is new["V"]
 
 
 def test_gradients_are_the_same_up_to_half_their_digits() -> None:
