@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.blas_threads import use_one_thread_of_torch
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.source_lines import Place, is_of_user
 from bptt_verifier.tolerance.comparison import Array
@@ -56,14 +57,21 @@ USERS = ContextVar("USERS", default=MUTED)
 
 @contextmanager
 def use_own_settings() -> Iterator[None]:
-    """Use the judge's own treatment of floating-point errors and warnings, and keep the user's."""
+    """Use the judge's own treatment of floating-point errors and warnings, and keep the user's.
+
+    PyTorch has one thread meanwhile, for the judge's many calls of small problems.
+    """
     errors = {k: "ignore" if v == "print" else v for k, v in np.geterr().items()}
     filters = [
         (action if action == "error" else "ignore", *others) for action, *others in warnings.filters
     ]
     token = USERS.set(Settings(errors, filters))
     try:
-        with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):
+        with (
+            warnings.catch_warnings(),
+            np.errstate(all="warn", under="ignore"),
+            use_one_thread_of_torch(),
+        ):
             filter_own_warnings()
             yield
     finally:

@@ -1,7 +1,8 @@
-"""The threads of NumPy's products of matrices: one, where there are many small products.
+"""The threads of NumPy's and PyTorch's products: one, where there are many small products.
 
-The OpenBLAS of NumPy's wheels shares out complex products of a few thousand entries already. Its
-threads then wait for each other, and take many times the time of one, above all on a busy machine.
+The OpenBLAS of NumPy's wheels shares out complex products of a few thousand entries already, and so
+does PyTorch. Their threads then wait for each other, and take many times the time of one, above all
+on a busy machine.
 """
 
 import ctypes
@@ -11,6 +12,8 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+
+from bptt_verifier.program.torch_tensors import find_torch
 
 GET, SET = "scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"
 
@@ -50,18 +53,36 @@ class Users:
                 set_to(self.before)
 
 
-USERS = Users()
+USERS, USERS_OF_TORCH = Users(), Users()
 
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
     """Compute NumPy's products in one thread; a library other than OpenBLAS keeps its threads."""
     get, set_to = find_function(GET), find_function(SET)
+    with hold_one(USERS, get, set_to):
+        yield
+
+
+@contextmanager
+def use_one_thread_of_torch() -> Iterator[None]:
+    """Compute PyTorch's products in one thread, if the user's code has imported it."""
+    torch = find_torch()
+    get, set_to = (getattr(torch, f"{do}_num_threads", None) for do in ("get", "set"))
+    with hold_one(USERS_OF_TORCH, get, set_to):
+        yield
+
+
+@contextmanager
+def hold_one(
+    users: Users, get: Callable[[], int] | None, set_to: Callable[[int], Any] | None
+) -> Iterator[None]:
+    """Hold a library at one thread, if it has these functions, until its last user ends."""
     if get is None or set_to is None:
         yield
         return
-    USERS.enter(get, set_to)
+    users.enter(get, set_to)
     try:
         yield
     finally:
-        USERS.leave(set_to)
+        users.leave(set_to)

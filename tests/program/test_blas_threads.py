@@ -1,12 +1,15 @@
-"""One thread for NumPy's products, where its library can be told so."""
+"""One thread for NumPy's and PyTorch's products, where their libraries can be told so."""
 
+import sys
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier.program import blas_threads
+from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.program.blas_threads import GET, SET, find_function, use_one_thread
 from bptt_verifier.reference.own_loss import prepare
 
@@ -103,3 +106,22 @@ def missing_name(function: str) -> str:
 def test_a_numpy_without_that_module_has_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(np, "_core")
     assert find_function(GET) is None
+
+
+@pytest.mark.parametrize("missing", [None, "get_num_threads", "set_num_threads", "torch"])
+def test_pytorch_has_one_thread_while_the_judge_asks(
+    missing: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = [4]
+    torch = SimpleNamespace(get_num_threads=lambda: threads[-1], set_num_threads=threads.append)
+    if missing == "torch":
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        if missing:
+            delattr(torch, missing)
+    with use_own_settings():
+        assert threads == ([4] if missing else [4, 1])
+        with use_own_settings():
+            assert len(threads) == (1 if missing else 2)
+    assert threads == ([4] if missing else [4, 1, 4])
