@@ -3,6 +3,7 @@
 docs/derivation.md, section 10.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ UNBALANCE = 2.0**-4
 # Points at which it is seen whether terms cancel. At the parameters given, a bias may be zero, and
 # with it all terms of another gradient.
 TRIED = 4
+ENOUGH = 4  # cases that must show that a gradient is zero
 
 
 def find_zeros(
@@ -31,18 +33,21 @@ def find_zeros(
 
     They cancel, as that of a bias before a normalisation, or the loss does not depend on the
     parameter, as on W if h is zero. Zeros of another kind, such as those of a branch that is never
-    taken, or of a unit that is dead in every case, show nothing. `points` are the program and its
-    slots at each case.
+    taken, or of a unit that is dead in every case, show nothing. Nor does a case whose rounding
+    hides gradients as large as the others'. `points` are the program and its slots at each case.
     """
     zeros = set(points[0][0].leaves) if cases else set[str]()
+    told = Counter[str]()
     for case in cases:
         assert case.truth is not None
         known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
         largest = max(float(np.max(np.abs(known.values[name]))) for name in case.arguments)
         for name in list(zeros):
             value, allowed = np.abs(known.values[name]), known.allowed[name]
-            if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
+            if not (value <= allowed).all():
                 zeros.discard(name)
+            told[name] += bool(np.max(allowed) <= RESOLVING * largest)
+    zeros = {name for name in zeros if told[name] >= min(ENOUGH, len(cases))}
     cancel = set[str]()
     for (program, slots), case in zip(points[:TRIED], cases, strict=False):
         if zeros - cancel:

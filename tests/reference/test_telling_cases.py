@@ -101,6 +101,22 @@ def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
 
 
 @pytest.mark.parametrize(
+    ("clear", "vague", "zero"), [(4, 20, True), (3, 20, False), (3, 0, True), (2, 1, False)]
+)
+def test_cases_whose_rounding_hides_a_gradient_do_not_keep_it_from_being_zero(
+    clear: int, vague: int, zero: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zeros, "unbalance", lambda program, slots: {"w": np.ones(2)})
+    given, true = {"w": np.ones(2), "v": np.ones(2)}, {"w": [0.0, 0.0], "v": [0.0, 1.0]}
+    cases = [
+        state_case(true, {"w": [allowed, 0.0], "v": [1e-9, 1e-9]}, given)
+        for allowed in [2 * RESOLVING] * vague + [1e-9] * clear
+    ]
+    points = [(state_program(), list[Any]())] * len(cases)
+    assert find_zeros(points, cases) == ({"w"} if zero else set())
+
+
+@pytest.mark.parametrize(
     ("moved", "zero"), [([0.0, 0.2], True), ([0.0, 0.1], False), ([0.0, 0.0], False)]
 )
 def test_terms_cancel_if_one_entry_exceeds_what_is_allowed_where_they_do_not(
