@@ -45,7 +45,11 @@ from bptt_verifier.judge.neighbours import (
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
-from bptt_verifier.judge.unconverged import is_left_out, leave_out_unconverged
+from bptt_verifier.judge.unconverged import (
+    count_telling,
+    is_left_out,
+    leave_out_unconverged,
+)
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
@@ -348,6 +352,20 @@ class SubjectJudgement(Judgement):
         self.settled |= {id(found): (found, each) for found, each in pairs}
         return settled
 
+    def describe_cases(self, cases: Sequence[Compared], counted: bool) -> list[str]:
+        """Describe what cases there were, and count those that could have shown a mistake.
+
+        Where a coarser format hides mistakes, they are `counted` elsewhere, in that one alone.
+        Those that overflow are not among them.
+        """
+        notes = list[str]()
+        for note in self.subject.notes:
+            if not note.endswith(COUNTED) or not (counted or self.overflows):
+                notes.append(note)
+            elif not counted:
+                notes += count_telling(self.subject, cases)
+        return notes
+
     def conclude(self) -> Report:
         """Decide where errors exceed what is allowed, repeat some calls, and report."""
         compared, count = [*self.compared, *self.probes], len(self.compared)
@@ -369,13 +387,10 @@ class SubjectJudgement(Judgement):
         given = self.subject.format_given
         formats = describe_precision(compared, settled, self.precision, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
-        # Where a coarser format hides mistakes, the cases are counted in that one alone, and of
-        # those that are left out none is counted.
         left_out = () if converged is None else converged.notes
-        counted = hidden or left_out
-        stated = [n for n in self.subject.notes if not (counted and n.endswith(COUNTED))]
-        notes = (*left_out, *formats, *stated, *hidden, *remarks)
         cases, probes = settled[:count], settled[count:]
+        stated = self.describe_cases(cases, counted=bool(hidden or left_out))
+        notes = (*left_out, *formats, *stated, *hidden, *remarks)
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)

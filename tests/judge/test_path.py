@@ -10,8 +10,15 @@ from bptt_verifier.judge import path
 from bptt_verifier.judge.neighbours import ENTRIES
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
+from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
-from tests.support.stated_cases import CASE_OF_ONES, attempt_with, state_case, state_compared
+from tests.support.stated_cases import (
+    CASE_OF_ONES,
+    attempt_with,
+    state_case,
+    state_compared,
+    state_overflow,
+)
 
 
 def begin(progress: Any = lambda done, total: None, **more: Any) -> SubjectJudgement:
@@ -270,3 +277,22 @@ def test_results_that_move_smoothly_within_the_spacing_of_a_format_are_not_compu
     assert judgement.precision is precision
     assert {*asked} == {2.0**-29}
     assert judgement.confirmed == []
+
+
+@pytest.mark.parametrize(
+    ("overflows", "counted", "said"),
+    [
+        (0, False, ["24 of 24 cases " + COUNTED, "Else."]),
+        (1, False, ["1 of 2 cases " + COUNTED, "Else."]),
+        (0, True, ["Else."]),
+        (1, True, ["Else."]),
+    ],
+)
+def test_cases_that_overflow_are_not_counted_among_those_that_tell(
+    overflows: int, counted: bool, said: list[str]
+) -> None:
+    judgement = begin(notes=["24 of 24 cases " + COUNTED, "Else."], zeros=frozenset())
+    judgement.overflows = [state_overflow(np.dtype(float), "one", "More.")] * overflows
+    ones = {"w": np.ones(2)}
+    cases = [state_compared(ones, ones, {"w": np.full(2, allowed)}) for allowed in (1e-9, 1.0)]
+    assert judgement.describe_cases(cases, counted) == said
