@@ -13,7 +13,7 @@ from bptt_verifier.program.data_names import find_kind
 from bptt_verifier.program.gradient_use import adds_to_gradients, find_assigned, find_updated
 from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
-from bptt_verifier.program.own_results import PARAMS, are_equal, is_float_array
+from bptt_verifier.program.own_results import PARAMS, hold_same, is_float_array
 from bptt_verifier.program.own_updates import record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 from bptt_verifier.program.torch_tensors import (
@@ -164,6 +164,17 @@ class Calls:
         }  # fmt: skip
 
 
+def describe_numbers(calls: Calls, names: Collection[str], before: str = "") -> str:
+    """Describe which of these names are arguments that are numbers of Python, and no arrays."""
+    given = calls.roots["arguments"]
+    given = given["forward"] if calls.pair else given
+    numbers = [name for name, value in given.items() if name in names and type(value) is float]
+    if not numbers:
+        return ""
+    example = f"np.float64({given[numbers[0]]})"
+    return f"{before}give {' and '.join(numbers)} as numbers of NumPy, such as {example}"
+
+
 def is_vector(value: Any) -> bool:
     """True for a vector that may hold all parameters, as optimisers take them."""
     return is_float_array(value) and np.ndim(value) == 1
@@ -222,7 +233,7 @@ def find_arguments(
             continue
         if call is not None and each.name in call.arguments:
             value = call.arguments[each.name]
-            same = each.name in shared and are_equal(shared[each.name], value)
+            same = each.name in shared and hold_same(shared[each.name], value)
             found[each.name] = shared[each.name] if same else value
         elif each.name in shared:
             found[each.name] = shared[each.name]

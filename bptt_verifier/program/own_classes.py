@@ -28,8 +28,10 @@ from bptt_verifier.program.own_results import (
     Results,
     are_equal,
     describe_result,
+    equal_arrays,
     find_loss,
     follow,
+    hold_same,
     is_array,
     is_number,
     list_items,
@@ -40,7 +42,6 @@ from bptt_verifier.program.passed_arguments import (
     Outputs,
     are_same,
     draw_outputs,
-    equal_arrays,
     find_cotangents,
     find_fed,
     find_slopes,
@@ -392,12 +393,7 @@ def require_same_data(
 ) -> None:
     """Raise ValueError where a later function is called with other data than forward."""
     for key in arguments.keys() & given.keys():
-        pairs = [dict(walk(value, (), ())) for value in (arguments[key], given[key])]
-        same = pairs[0].keys() == pairs[1].keys() and all(
-            value is pairs[1][path] or attempt(equal_arrays, value, pairs[1][path]) is True
-            for path, value in pairs[0].items()
-        )
-        if not same:
+        if not hold_same(arguments[key], given[key]):
             raise ValueError(
                 f"{name}: expected a call with the same {key} as the call of {forward} before it, "
                 "found another; call them one after the other with the same data, once, at the "

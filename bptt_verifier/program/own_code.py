@@ -48,6 +48,7 @@ from bptt_verifier.program.own_calls import (
     ArrayPlace,
     Calls,
     call_with,
+    describe_numbers,
     find_arguments,
     present,
 )
@@ -247,6 +248,7 @@ def assemble(
         raise ValueError(
             f"--params: expected names of float arrays that {calls.name} uses, "
             f"{', '.join(leaves) or 'of which it has none'}, found {', '.join(unknown)}"
+            f"{describe_numbers(calls, unknown, '; ')}"
         )
     sources, ordered = results.spell(len(leaves)), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
@@ -335,6 +337,7 @@ def assemble(
         remedy = "hold the parameters in float arrays of NumPy, as np.array(W), not in lists"
         if leaves:
             remedy = "name the parameters in the order of the gradients with --params"
+        remedy = describe_numbers(calls, [str(path[-1]) for path in sources]) or remedy
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
             f"{', '.join(leaves) or 'of which it has none'}, by names such as "

@@ -218,6 +218,20 @@ def is_number(value: Any) -> bool:
     return value is not None and is_scalar(value) and is_array(value)
 
 
+def equal_arrays(one: Any, other: Any) -> bool:
+    """True if two arrays or tensors are equal."""
+    return np.array_equal(to_array(one), to_array(other))
+
+
+def hold_same(one: Any, other: Any) -> bool:
+    """True if two values hold equal arrays and numbers, of any size, in the same structure."""
+    pairs = [dict(walk(value, (), ())) for value in (one, other)]
+    return pairs[0].keys() == pairs[1].keys() and all(
+        value is pairs[1][path] or attempt(equal_arrays, value, pairs[1][path]) is True
+        for path, value in pairs[0].items()
+    )
+
+
 def are_equal(one: Any, other: Any) -> bool:
     """True if two values hold equal arrays of more than one entry in the same structure."""
     pairs = [{p: to_array(v) for p, v in walk(value, (), ())} for value in (one, other)]

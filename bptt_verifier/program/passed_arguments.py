@@ -150,11 +150,6 @@ def draw_like(array: Any, rng: np.random.Generator) -> Any:
     return convert_like(rng.normal(size=values.shape).astype(values.dtype), array)
 
 
-def equal_arrays(one: Any, other: Any) -> bool:
-    """True if two arrays or tensors are equal."""
-    return np.array_equal(to_array(one), to_array(other))
-
-
 def find_cotangents(
     function: Callable[..., Any],
     recorded: RecordedCall | None,

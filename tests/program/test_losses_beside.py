@@ -176,3 +176,46 @@ def test_names_tell_losses_from_gradients() -> None:
     assert not any(map(is_name_of_loss, ("loss_gradient", "backprop_error", "train_loss", "run")))
     assert all(map(is_name_of_gradients, ("gradient", "cost_grad", "compute_gradients", "bptt")))
     assert not any(map(is_name_of_gradients, ("upgrade", "gradient_check", "cost")))
+
+
+NUMBERS = """
+import numpy as np
+x, y = np.arange(8.0).reshape(2, 4) / 8, np.ones(2)
+def run(u, w):
+    h = [np.zeros(2)]
+    for x_t in x.T:
+        h.append(u * x_t + w * h[-1])
+    return h
+def loss(u, w):
+    return np.sum((run(u, w)[-1] - y) ** 2)
+def gradients(u, w):
+    h = run(u, w)
+    d, gu, gw = 2 * (h[-1] - y), 0.0, 0.0
+    for t in reversed(range(4)):
+        gu, gw = gu + np.sum(d * x[:, t]), gw + np.sum(d * h[t])
+        d = d * w
+    return gu, gw
+loss(CALL); gradients(CALL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["np.float64", "np.array"])
+def test_numbers_of_the_same_name_in_two_calls_are_one_parameter(kind: str, tmp_path: Path) -> None:
+    source = NUMBERS.replace("CALL", f"{kind}(0.9), {kind}(-0.5)")
+    for text, verdict in [(source, "agrees"), (source.replace("gw +", "gw -"), "disagrees")]:
+        code = read(tmp_path, text)
+        report = verify_own_model(code.gradients, code.loss, code.params, cases=4)
+        assert report.verdict.value == verdict, str(report)
+
+
+def test_parameters_that_are_numbers_of_python_are_asked_for_as_those_of_numpy(
+    tmp_path: Path,
+) -> None:
+    file, source = tmp_path / "model.py", NUMBERS.replace("CALL", "0.9, -0.5")
+    file.write_text(source, encoding="utf-8")
+    said = r"give u and w as numbers of NumPy, such as np.float64\(0.9\)"
+    with pytest.raises(ValueError, match=f"found u, w; {said}"):
+        read_file(file, None, None, {}, ("u", "w"))
+    file.write_text(source.replace("return gu, gw", "return dict(u=gu, w=gw)"), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"found dict of u, w; {said}"):
+        read_file(file, None, None, {})
