@@ -1,5 +1,6 @@
 """Every mistake in a model of one's own has its name, in any layout and in both precisions."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes import in_products
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.report import Mistake
 from tests.support.diagnosis import diagnose_numbers, plant
@@ -154,3 +156,24 @@ def test_a_weight_left_untransposed_is_named_where_vmap_does_not_repeat_the_firs
     params = {"U": np.ones((3, 2)), "W": np.ones((3, 3)), "v": np.ones(3)}
     (mistake,) = diagnose_numbers(lambda p, xp: total(p, jnp.matmul), params, gradients)
     assert mistake.name == "untransposed-recurrent-weight"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "shapes", "square", "listed"),
+    [
+        ((), [(3, 3)] * 2, True, ["wrong-operand"]),
+        ((), [(3, 3)] * 2, False, []),
+        ((), [(3, 3), (2, 2)], True, []),
+        ((0,), [(3, 3), (2, 3)], False, ["untransposed-output-weight"]),
+    ],
+)
+def test_another_matrix_than_a_weight_is_transposed_where_it_is_square_and_alike(
+    leaf: Any, shapes: Any, square: bool, listed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, answer in {"is_square": square, "name_operand": "a", "from_before": False,
+                         "feeds_itself": False}.items():  # fmt: skip
+        monkeypatch.setattr(in_products, name, lambda *given, answer=answer: answer)
+    operations = [SimpleNamespace(shapes=[shape]) for shape in shapes]
+    known: Any = SimpleNamespace(program=SimpleNamespace(operations=operations), leaf=leaf)
+    found = in_products.list_transposition_mistakes(known, range(len(shapes)), 0, [0, 1])
+    assert [each.name for each in found] == listed

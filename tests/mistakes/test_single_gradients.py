@@ -3,6 +3,8 @@
 A limit that clips is a short number, or one that several entries or cases have.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,15 +18,16 @@ from bptt_verifier.mistakes.single_gradients import (
 )
 
 
-def list_limits(*submitted: list[float], allowed: float = 0.0) -> list[str]:
-    """List the clippings that are tried for these gradients, one a case."""
+def list_limits(*submitted: list[float], allowed: Any = 0.0) -> list[str]:
+    """List the clippings that are tried for these gradients, one a case, with allowed errors."""
+    limits = allowed if isinstance(allowed, tuple) else (allowed,) * len(submitted)
     evidence = [
         Evidence(
             None,
             {"W": np.zeros(len(each))},
-            {"W": Wanted(np.array(each), np.full(len(each), allowed), 0.0, None)},
+            {"W": Wanted(np.array(each), np.broadcast_to(limit, len(each)), 0.0, None)},
         )
-        for each in submitted
+        for each, limit in zip(submitted, limits, strict=True)
     ]
     return [",".join(found.details) for found in list_clippings("W", evidence, ["W"])]
 
@@ -49,6 +52,8 @@ def test_the_largest_rounding_error_of_zeros_is_no_limit() -> None:
     errors = [2.0**-54, -(2.0**-54)], [2.0**-54]
     assert list_limits(*errors, allowed=2.0**-55)[0] == "value"
     assert list_limits(*errors, allowed=2.0**-54) == []
+    assert list_limits(*errors, allowed=([2.0**-60, 2.0**-54], 1.0)) == []
+    assert list_limits(*errors, allowed=([2.0**-60, 2.0**-55], 1.0))[0] == "value"
 
 
 def test_the_words_after_a_factor_explain_it() -> None:
