@@ -164,14 +164,15 @@ class Calls:
         }  # fmt: skip
 
 
-def describe_numbers(calls: Calls, names: Collection[str], before: str = "") -> str:
-    """Describe which of these names are arguments that are numbers of Python, and no arrays."""
-    given = calls.roots["arguments"]
-    given = given["forward"] if calls.pair else given
-    numbers = [name for name, value in given.items() if name in names and type(value) is float]
+def describe_numbers(calls: Calls, is_meant: Callable[[str], bool], before: str = "") -> str:
+    """Describe the numbers of Python that are meant as parameters, and are no arrays."""
+    roots = calls.roots
+    given = roots["arguments"]["forward"] if calls.pair else roots["arguments"]
+    every = {**getattr(roots.get("self"), "__dict__", {}), **given}
+    numbers = [n for n, value in every.items() if type(value) is float and is_meant(n)]
     if not numbers:
         return ""
-    example = f"np.float64({given[numbers[0]]})"
+    example = f"np.float64({every[numbers[0]]})"
     return f"{before}give {' and '.join(numbers)} as numbers of NumPy, such as {example}"
 
 

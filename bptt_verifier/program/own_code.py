@@ -248,7 +248,7 @@ def assemble(
         raise ValueError(
             f"--params: expected names of float arrays that {calls.name} uses, "
             f"{', '.join(leaves) or 'of which it has none'}, found {', '.join(unknown)}"
-            f"{describe_numbers(calls, unknown, '; ')}"
+            f"{describe_numbers(calls, lambda name: name in unknown, '; ')}"
         )
     sources, ordered = results.spell(len(leaves)), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
@@ -337,11 +337,11 @@ def assemble(
         remedy = "hold the parameters in float arrays of NumPy, as np.array(W), not in lists"
         if leaves:
             remedy = "name the parameters in the order of the gradients with --params"
-        remedy = describe_numbers(calls, [str(path[-1]) for path in sources]) or remedy
+        named = describe_numbers(calls, lambda n: bool(find_gradients({n: (n,)}, sources)))
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
             f"{', '.join(leaves) or 'of which it has none'}, by names such as "
-            f"d{next(iter(leaves), 'W')}, found {described}; {remedy}"
+            f"d{next(iter(leaves), 'W')}, found {described}; {named or remedy}"
         )
     if not wanted:
         require_order(calls, leaves, found, container if in_list else None, results)

@@ -219,3 +219,34 @@ def test_parameters_that_are_numbers_of_python_are_asked_for_as_those_of_numpy(
     file.write_text(source.replace("return gu, gw", "return dict(u=gu, w=gw)"), encoding="utf-8")
     with pytest.raises(ValueError, match=f"found dict of u, w; {said}"):
         read_file(file, None, None, {})
+
+
+OF_CLASS = """
+import numpy as np
+x, y = np.arange(8.0).reshape(4, 2) / 8, np.ones(2)
+class Net:
+    def __init__(self):
+        self.u, self.w = -0.5, 0.9
+    def forward(self, x):
+        self.h = [np.zeros(2)]
+        for x_t in x:
+            self.h.append(self.u * x_t + self.w * self.h[-1])
+        return self.h[-1]
+    def loss(self, out, y):
+        return np.sum((out - y) ** 2)
+    def backward(self, out, y):
+        d, du, dw = 2 * (out - y), 0.0, 0.0
+        for t in reversed(range(4)):
+            du, dw = du + np.sum(d * x[t]), dw + np.sum(d * self.h[t])
+            d = d * self.w
+        return du, dw
+net = Net()
+out = net.forward(x); net.loss(out, y); net.backward(out, y)
+"""
+
+
+def test_so_are_the_numbers_of_an_object(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(OF_CLASS, encoding="utf-8")
+    with pytest.raises(ValueError, match="du, dw; give u and w as numbers of NumPy, such as np.f"):
+        read_file(file, "Net", None, {})
