@@ -337,11 +337,11 @@ def assemble(
         remedy = "hold the parameters in float arrays of NumPy, as np.array(W), not in lists"
         if leaves:
             remedy = "name the parameters in the order of the gradients with --params"
-        named = describe_numbers(calls, lambda n: bool(find_gradients({n: (n,)}, sources)))
+        numbers = describe_numbers(calls, lambda n: bool(find_gradients({n: (n,)}, sources)))
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
             f"{', '.join(leaves) or 'of which it has none'}, by names such as "
-            f"d{next(iter(leaves), 'W')}, found {described}; {named or remedy}"
+            f"d{next(iter(leaves), 'W')}, found {described}; {numbers or remedy}"
         )
     if not wanted:
         require_order(calls, leaves, found, container if in_list else None, results)

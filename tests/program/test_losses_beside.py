@@ -248,5 +248,7 @@ out = net.forward(x); net.loss(out, y); net.backward(out, y)
 def test_so_are_the_numbers_of_an_object(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     file.write_text(OF_CLASS, encoding="utf-8")
-    with pytest.raises(ValueError, match="du, dw; give u and w as numbers of NumPy, such as np.f"):
+    with pytest.raises(
+        ValueError, match=r"du, dw; give u and w as numbers of NumPy, such as np\.f"
+    ):
         read_file(file, "Net", None, {})
