@@ -221,8 +221,8 @@ def find_arguments(
     """Find the arguments for calls of a function: recorded ones, or globals of the same names.
 
     The only global with a usual name of parameters, as `params`, is what another such argument, as
-    `p`, gets. Those in `left` are left out. Those that equal one of another function in `shared`
-    are the same object, so that both are replaced together. Raises ValueError where one without a
+    `p`, gets. Those in `left` are left out. Arrays that equal those of another function in `shared`
+    are the same objects, so that both are replaced together. Raises ValueError where one without a
     default is missing.
     """
     signature = attempt(inspect.signature, function)
@@ -235,6 +235,7 @@ def find_arguments(
         if call is not None and each.name in call.arguments:
             value = call.arguments[each.name]
             same = each.name in shared and hold_same(shared[each.name], value)
+            same = same and any(is_float_array(inner) for _, inner in walk(value, (), ()))
             found[each.name] = shared[each.name] if same else value
         elif each.name in shared:
             found[each.name] = shared[each.name]

@@ -208,6 +208,18 @@ def test_numbers_of_the_same_name_in_two_calls_are_one_parameter(kind: str, tmp_
         assert report.verdict.value == verdict, str(report)
 
 
+def test_an_empty_container_is_not_shared_by_two_calls(tmp_path: Path) -> None:
+    source = NUMBERS.replace("CALL", "np.array(0.9), np.array(-0.5), []").replace(
+        "w):", "w, seen):"
+    )
+    source = source.replace("return np.sum", "seen.append(1); return np.sum")
+    source = source.replace("run(u, w, seen):", "run(u, w):")
+    source = source.replace("return gu", "return (2 if seen else 1) * gu")
+    code = read(tmp_path, source)
+    report = verify_own_model(code.gradients, code.loss, code.params, cases=4)
+    assert report.verdict is Verdict.AGREES, str(report)
+
+
 def test_parameters_that_are_numbers_of_python_are_asked_for_as_those_of_numpy(
     tmp_path: Path,
 ) -> None:
