@@ -23,6 +23,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.formats import is_floating
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
+FIRST = ("h0", "c0")  # the states before the first step
 
 
 def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
@@ -326,6 +327,26 @@ def write_keys(path: Keys) -> str:
     return name_leaf(path, len(path) == 1)
 
 
+def name_beside(result: Sequence[Any], expected: Expected) -> tuple[str, ...]:
+    """Name the items of a tuple with a loss before the gradients, or those of the states behind.
+
+    The shapes of these tell them from biases. Empty where it is no such tuple.
+    """
+    states = tuple(name for name in FIRST if name in expected.shapes)
+    for before, after in ((("loss",), ()), ((), states), (("loss",), states)):
+        names = (*before, *expected.names, *after)
+        if expected.in_order and len(names) == len(result):
+            beside = [(n, v) for n, v in zip(names, result, strict=True) if n in (*before, *after)]
+            if beside and all(find_shape(v) == expected.shapes[n] for n, v in beside):
+                return names
+    return ()
+
+
+def find_shape(value: Any) -> tuple[int, ...] | None:
+    """Find the shape of an array or a number; None of anything else."""
+    return () if isinstance(value, Real) else getattr(value, "shape", None)
+
+
 def name_results(
     result: Any, expected: Expected, readings: dict[str, None] | None = None
 ) -> dict[str, Any] | Breach:
@@ -344,6 +365,8 @@ def name_results(
     elif pair and np.size(result[0]) == 1:
         inner = name_results(result[1], expected, readings)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
+    elif several and (named := name_beside(result, expected)):
+        found = dict(zip(named, result, strict=True))
     elif several and len(result) in expected.in_order:
         found = dict(zip(expected.in_order[len(result)], result, strict=True))
     else:

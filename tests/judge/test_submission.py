@@ -20,6 +20,7 @@ from bptt_verifier.judge.submission import (
     ask,
     convert_results,
     find_difference,
+    name_beside,
     name_results,
     order_names,
     read_in_order,
@@ -223,6 +224,35 @@ def test_what_raises_when_it_is_read_is_a_breach() -> None:
     found = read_results(Raising(), EXPECTED)
     assert isinstance(found, Breach)
     assert "Raising, cannot be read: KeyError: 'U'" in found.mistake.explanation
+
+
+@pytest.mark.parametrize("states", [(), ("h0",), ("h0", "c0")])
+@pytest.mark.parametrize("biases", [(), ("b", "c")])
+@pytest.mark.parametrize("loss", [0.5, np.array(0.5), None])
+def test_a_loss_stands_before_the_gradients_and_those_of_first_states_behind(
+    states: tuple[str, ...], biases: tuple[str, ...], loss: Any
+) -> None:
+    names = ("U", "W", "V", *biases)
+    shapes = {"U": (4, 3), "W": (4, 4), "V": (2, 4), "b": (4,), "c": (2,), "loss": ()}
+    shapes |= {"h0": (5, 4)} | dict.fromkeys(states, (5, 4))
+    known = Expected(names, order_names(names), shapes, np.float64)
+    every = ("loss",) * (loss is not None) + names + states
+    returned = tuple(loss if n == "loss" else np.ones(shapes[n]) for n in every)
+    found = name_results(returned, known)
+    assert isinstance(found, dict)
+    assert [*found] == [*every]
+
+
+@pytest.mark.parametrize("other", [np.ones(2), np.ones((4, 5)), [0.5], None, "more"])
+def test_shapes_tell_a_loss_and_gradients_of_states_from_other_results(other: Any) -> None:
+    shapes = {"U": (4, 3), "W": (4, 4), "V": (2, 4), "loss": (), "h0": (5, 4)}
+    known = Expected(("U", "W", "V"), order_names(("U", "W", "V")), shapes, np.float64)
+    three = tuple(np.ones(shapes[name]) for name in "UWV")
+    assert name_beside((other, *three), known) == name_beside((*three, other), known) == ()
+    assert name_beside(three, known) == ()
+    assert name_beside((0.5, *three), known) == ("loss", "U", "W", "V")
+    assert name_beside((0.5, *three), known._replace(in_order={})) == ()
+    assert isinstance(name_results((*three, other), known), Breach)
 
 
 @pytest.mark.parametrize("loss", [2.0, np.array([2.0]), np.array(2.0)])
