@@ -48,7 +48,9 @@ from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.reference.scalar_loss import (
     find_settings,
+    give_jax_arrays,
     ignore_namespace,
+    refuses_arrays,
     require_one_value,
     to_scalar,
 )
@@ -204,6 +206,9 @@ def prepare(
     mode = find_mode()
     with isolate_float64(loss):
         found = check_and_trace(model, cases, progress)
+        if found.refusal and in_numpy and refuses_arrays(loss, widen(settings[0])):
+            model = model._replace(loss=give_jax_arrays(loss))
+            found = check_and_trace(model, cases, progress)
         if in_numpy and not in_torch and may_be_narrow(found, mode):
             read = read_narrow(model, mode, lambda read: check_and_trace(read, cases, progress))
             found = read or found

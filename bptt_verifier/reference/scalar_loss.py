@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.leaves import Tree, flatten
 from bptt_verifier.reference.case import Loss
@@ -18,6 +19,26 @@ def ignore_namespace(loss: Callable[..., Any]) -> Loss:
     @wraps(loss)
     def call(params: Any, _: Any) -> Any:
         return loss(params)
+
+    return call
+
+
+def refuses_arrays(loss: Loss, params: Mapping[str, Array]) -> bool:
+    """Tell whether a loss in JAX fails at NumPy's arrays, of which it takes entries by tracers.
+
+    Its user differentiates it, and so gives it tracers alone.
+    """
+    found = attempt(lambda: loss(copies(params), np))
+    return isinstance(found, Failure) and found.exception == "TracerArrayConversionError"
+
+
+def give_jax_arrays(loss: Loss) -> Loss:
+    """Turn a loss in JAX into one that gets JAX's arrays in the place of NumPy's."""
+
+    @wraps(loss)
+    def call(params: Any, xp: Any) -> Any:
+        arrays = (jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in params.values())
+        return loss(dict(zip(params, arrays, strict=True)), xp)
 
     return call
 

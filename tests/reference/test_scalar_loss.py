@@ -2,13 +2,18 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.reference.scalar_loss import (
     find_settings,
+    give_jax_arrays,
     ignore_namespace,
+    refuses_arrays,
     require_one_value,
     to_scalar,
 )
@@ -102,3 +107,41 @@ def test_a_loss_of_one_entry_has_no_axes() -> None:
     assert to_scalar(1.5) == 1.5
     assert np.shape(to_scalar(np.array([[1.5]], np.float32))) == ()
     assert to_scalar(np.float64(2.0)).dtype == np.float64
+
+
+LOOKED_UP = {"E": np.linspace(-1, 1, 12).reshape(6, 2), "W": np.array([[0.4, -0.3], [0.2, 0.5]])}
+
+
+def look_up(p: Any) -> Any:
+    """Compute the loss of a scan that takes rows of E; NumPy's arrays take none by tracers."""
+
+    def step(h: Any, i: Any) -> Any:
+        return jnp.tanh(p["W"] @ h + p["E"][i]), None
+
+    return jnp.sum(jax.lax.scan(step, jnp.zeros(2), np.array([1, 3, 3, 0]))[0] ** 2)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
+def test_a_loss_in_jax_that_its_user_differentiates_alone_is_judged(
+    factor: float, verdict: str
+) -> None:
+    def gradients(p: Any) -> Any:
+        found = jax.grad(look_up)({name: jnp.asarray(value) for name, value in p.items()})
+        return {"E": np.asarray(found["E"]), "W": factor * np.asarray(found["W"])}
+
+    with pytest.raises(jax.errors.TracerArrayConversionError):
+        look_up(LOOKED_UP)
+    report = verify_own_model(gradients, look_up, LOOKED_UP, cases=4)
+    assert report.verdict.value == verdict, str(report)
+
+
+def test_arrays_of_jax_are_given_only_where_numpys_are_refused() -> None:
+    def raising(p: Any, xp: Any) -> Any:
+        raise TypeError(f"{p} {xp}")
+
+    assert refuses_arrays(ignore_namespace(look_up), LOOKED_UP)
+    assert not refuses_arrays(raising, LOOKED_UP)
+    assert not refuses_arrays(lambda p, xp: xp.sum(p["W"]), LOOKED_UP)
+    given = give_jax_arrays(lambda p, xp: (p, xp))({"W": np.ones(2), "k": 3}, np)
+    assert isinstance(given[0]["W"], jax.Array)
+    assert (given[0]["k"], given[1]) == (3, np)
