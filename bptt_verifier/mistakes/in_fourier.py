@@ -35,10 +35,14 @@ def list_frequency_mistakes(known: Structure) -> Iterator[OperationMistake]:
         what = quote_expression(known, numbers[-1])
         if len({known.group_of[number] for number in numbers}) > 1:
             what += " and in that of the other transforms of real numbers"
-        said = f"in the gradient of {what}, the frequencies that stand for two"
+        said = f"in the gradient of {what},"
         for name, last, words in (
-            ("factor-missing", False, "are weighed as those that stand for one"),
-            ("factor-twice", True, "and the last one, which stands for one, are weighed alike"),
+            (
+                "factor-missing",
+                False,
+                "all frequencies are weighed alike, though most stand for two",
+            ),
+            ("factor-twice", True, "the last frequency, which stands for one, is weighed for two"),
         ):
             changes = weigh_frequencies(known, numbers, last)
             if changes:

@@ -62,7 +62,7 @@ def lay_out(findings: Findings) -> Group:
         parts += ["", *map(Text, findings.notes)]
     if findings.parameters:
         parts += ["", tabulate(findings)]
-    if findings.steps:
+    if any(step.verdict is not Verdict.INCONCLUSIVE for step in findings.steps):
         wrong = [step for step in findings.steps if step.verdict is Verdict.DISAGREES]
         worst = max(findings.steps, key=lambda step: step.relative_error / step.allowed)
         said = (

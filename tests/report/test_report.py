@@ -50,6 +50,12 @@ def test_the_text_names_the_mistake_the_entry_and_the_worst_step() -> None:
     assert "1 of 2 adjoints δ_t disagree; the worst is δ_1, relative error 2.4 (allowed 1e" in text
 
 
+def test_steps_of_which_nothing_is_known_are_not_counted_as_right() -> None:
+    vague = tuple(step._replace(verdict=Verdict.INCONCLUSIVE) for step in WRONG.steps)
+    assert "Single steps" not in str(WRONG._replace(steps=vague))
+    assert "0 of 2 adjoints" in str(WRONG._replace(steps=(vague[0], WRONG.steps[1])))
+
+
 def test_the_page_shows_the_same_and_escapes_it() -> None:
     page = WRONG.to_html()
     assert "<!doctype html>" in page
