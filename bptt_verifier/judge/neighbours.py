@@ -51,7 +51,8 @@ def weigh(
     those of results in half precision are asked for these results alone.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
     decide, but not on steps whose gradients vanish, which change by too much there. What exceeds
-    both by little there as well, after it was `unsure` nearby, counts as rounding. Nothing changes
+    both by little there as well, after it was `unsure` nearby, counts as rounding: where far ones
+    are asked at first, near ones are asked before. Nothing changes
     if the submission fails at too many neighbours, or if a second call at the case itself changes a
     result, which rounding does not.
     """
@@ -97,6 +98,8 @@ def weigh(
     weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
     if doubtful and distance < FAR and not subject.has_vanishing_steps:
         weighed = weigh(attempt, subject, weighed, doubtful, entries, far=True, unsure=True)
+    elif doubtful and distance == FAR:
+        weighed = weigh(attempt, subject, weighed, doubtful, entries)
     if distance == DISTANCE and not decisive:
         return accuse_smooth(attempt, subject, found, weighed, entries)
     return weighed

@@ -299,9 +299,6 @@ class SubjectJudgement(Judgement):
             return found
         failing = list_failing(found)
         weighed = weigh(self.attempt, self.subject, found, failing, ENTRIES, far=True)
-        left = list_failing(weighed)
-        if left:  # by little, maybe, at near neighbours as well
-            weighed = weigh(self.attempt, self.subject, weighed, left, ENTRIES)
         precision = find_precision(found, weighed)
         names = [name for name in failing if name in found.gradients]
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):

@@ -11,7 +11,7 @@ from bptt_verifier.judge.neighbours import ENTRIES
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
 from bptt_verifier.report.findings import COUNTED
-from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
+from bptt_verifier.tolerance.scatter import FAR, NEIGHBOURS, measure_scatter
 from tests.support.stated_cases import (
     CASE_OF_ONES,
     attempt_with,
@@ -43,7 +43,7 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
     judgement = begin(displace=displace)
     judgement.attempt = lambda case: found  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
-    assert distances == [FAR] * NEIGHBOURS + [DISTANCE] * NEIGHBOURS
+    assert distances == [FAR] * NEIGHBOURS
     assert judgement.precision_known
     assert judgement.confirmed == ["w"]
 
@@ -141,11 +141,7 @@ def learn(
     """The judgement after these comparisons in float64 and after the scatter was asked."""
     judgement = begin(format_given=given)
     weighed = iter([after for _, after in seen])
-
-    def weigh(*given: Any, far: bool = False) -> Any:
-        return next(weighed) if far else given[2]  # near neighbours decide nothing else
-
-    monkeypatch.setattr(path, "weigh", weigh)
+    monkeypatch.setattr(path, "weigh", lambda *given, far: next(weighed))
     in_format = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
     judgement.attempt = lambda case: in_format  # type: ignore[method-assign]
     for found, _ in seen:

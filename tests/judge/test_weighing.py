@@ -375,12 +375,30 @@ def test_one_entry_that_a_bias_does_not_explain_is_wrong_beside_another_that_it_
         assert found.fails is bool(beyond)
 
 
-def test_far_neighbours_alone_excuse_no_mean_beyond_the_limit() -> None:
-    errors = 1e-6 * ALTERNATING[:, None]
-    limits = np.full(1, 1e-12)
-    attempt = attempt_with(lambda i, _: errors[i] + 2e-5, np.full(1, 2e-5), limits)
-    neighbours, found = subject_with_neighbours(), attempt(CASE_OF_ONES)
-    assert weigh(attempt, neighbours, found, ["w"], 10, far=True).fails
+@pytest.mark.parametrize(
+    ("far", "near", "asked", "fails"),
+    [
+        (9.0, 3.0, [FAR], True),
+        (3.0, 9.0, [FAR, DISTANCE], True),
+        (3.0, 3.0, [FAR, DISTANCE, FAR], False),
+        (0.5, 9.0, [FAR], False),
+    ],
+)
+def test_near_neighbours_are_asked_where_far_ones_leave_it_in_doubt(
+    far: float, near: float, asked: list[float], fails: bool
+) -> None:
+    errors, limits, seen = 1e-6 * ALTERNATING[:, None], np.full(1, 1e-12), list[float]()
+    (limit,) = measure_scatter(list(errors), limits, np.zeros(1), 10).limit
+
+    def move(number: int, distance: float) -> Any:
+        if not number and distance in (FAR, DISTANCE):
+            seen.append(distance)
+        return errors[number] + limit * (far if distance == FAR else near)
+
+    attempt = attempt_with(move, 3 * np.array([limit]), limits)
+    found = attempt(CASE_OF_ONES)
+    assert weigh(attempt, subject_with_neighbours(), found, ["w"], 10, far=True).fails is fails
+    assert seen == asked
 
 
 def test_errors_that_are_rounding_may_be_as_large_as_the_bound_and_the_scatter() -> None:
