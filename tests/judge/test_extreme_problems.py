@@ -201,7 +201,7 @@ def plain_lstm(
     [
         pytest.param({"limit": 5}, marks=pytest.mark.rest),
         pytest.param({"limit": 50}, marks=pytest.mark.rest),
-        {"at_zero": 0.0},
+        pytest.param({"at_zero": 0.0}, marks=pytest.mark.rest),
     ],
 )
 def test_cell_states_grow_and_units_begin_at_zero(wrong: dict[str, float]) -> None:

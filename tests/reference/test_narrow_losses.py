@@ -56,7 +56,7 @@ def cast_parameters(p: Params) -> Any:
 
 @pytest.mark.parametrize(
     ("factor", "verdict"),
-    [pytest.param(1.0, "agrees", marks=pytest.mark.rest), (1.01, "disagrees")],
+    [(1.0, "agrees"), pytest.param(1.01, "disagrees", marks=pytest.mark.rest)],
 )
 @pytest.mark.parametrize(
     "loss",

@@ -121,6 +121,7 @@ def look_up(p: Any) -> Any:
     return jnp.sum(jax.lax.scan(step, jnp.zeros(2), np.array([1, 3, 3, 0]))[0] ** 2)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
 def test_a_loss_in_jax_that_its_user_differentiates_alone_is_judged(
     factor: float, verdict: str
@@ -131,7 +132,7 @@ def test_a_loss_in_jax_that_its_user_differentiates_alone_is_judged(
 
     with pytest.raises(jax.errors.TracerArrayConversionError):
         look_up(LOOKED_UP)
-    report = verify_own_model(gradients, look_up, LOOKED_UP, cases=4)
+    report = verify_own_model(gradients, look_up, LOOKED_UP, cases=2)
     assert report.verdict.value == verdict, str(report)
 
 
