@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Array
+from bptt_verifier.problems.problem import STATES, Array
 from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
 from bptt_verifier.program.gradient_names import ONLY, find_all_gradients, is_named_gradient
 from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
@@ -23,7 +23,6 @@ from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.formats import is_floating
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
-FIRST = ("h0", "c0")  # the states before the first step
 
 
 def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
@@ -332,7 +331,7 @@ def name_beside(result: Sequence[Any], expected: Expected) -> tuple[str, ...]:
 
     The shapes of these tell them from biases. Empty where it is no such tuple.
     """
-    states = tuple(name for name in FIRST if name in expected.shapes)
+    states = tuple(name for name in STATES["lstm"] if name in expected.shapes)
     for before, after in ((("loss",), ()), ((), states), (("loss",), states)):
         names = (*before, *expected.names, *after)
         if expected.in_order and len(names) == len(result):
