@@ -52,7 +52,7 @@ wrong_square.defvjp(lambda x: (x**2, x), lambda x, d: (d * x,))
 ARGUMENTS = (np.random.default_rng(0).normal(size=(4, 3)).astype(jnp.bfloat16),)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(4)
 @pytest.mark.parametrize("option", ["", "jit", "vmap", "scan"])
 def test_a_custom_vjp_is_judged_alone_compiled_batched_and_in_a_loop(option: str) -> None:
     options = {option: True} if option else {}

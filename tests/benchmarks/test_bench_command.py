@@ -66,6 +66,7 @@ def test_a_run_prints_writes_draws_and_compares(bench, tmp_path: Path) -> None:
     assert "Not comparable" not in out
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("suite", "model"), [("scaling", "lstm"), ("steps", "gru")])
 def test_every_model_runs(bench, suite: str, model: str) -> None:
     named = ["--contenders", "manual", "--dtype", "float64"]

@@ -45,7 +45,7 @@ WANTED: dict[str, Callable[[Model], bool]] = {
 }
 
 
-@pytest.mark.table(10)
+@pytest.mark.table(17)
 @pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
 def test_every_way_back_gives_the_gradients_of_autodiff(wanted: Callable[[Model], bool]) -> None:
     model = find_model(wanted)

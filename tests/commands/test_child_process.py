@@ -43,7 +43,7 @@ def judge(file: Path, show: Callable[[str], object] = print, **options: Any) -> 
     return judge_file(request, 5.0, lambda done, total: None, show)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     body, name = HOSTILE[kind]

@@ -59,6 +59,7 @@ def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> No
     assert "forward recursion, ∂L/∂W[" in ended.out
 
 
+@pytest.mark.rest
 def test_verify_ends_with_3_where_nothing_could_have_shown_a_mistake(bptt) -> None:
     ended = bptt("verify", "--examples", "1", "--seed", str(seed_without_evidence_for_W()))
     assert ended.code == 3
@@ -324,6 +325,7 @@ def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None
     assert ended.out.count("agrees") == 5
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("columns", [20, 40, 60])
 def test_verify_loses_nothing_on_a_narrow_terminal(bptt, monkeypatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -474,6 +476,7 @@ def test_what_only_a_file_can_mean_is_refused_without_one(option: list[str]) -> 
         CliRunner().invoke(application.app, ["verify", *option], catch_exceptions=False)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", ["random", "typing", "numpy"])
 def test_the_current_folder_replaces_no_module_of_the_command(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")

@@ -147,6 +147,7 @@ def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
     assert path.read_bytes() == at_once.read_bytes()
 
 
+@pytest.mark.rest
 def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(
     train: Train, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def read(folder: Path, source: str, name: str | None = None) -> Any:
     return read_file(file, name, None, {})
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
 def test_parameters_set_by_name_are_judged(update: str, tmp_path: Path) -> None:
     found = read(tmp_path, SOURCE.replace("UPDATE", update), "Net.train")

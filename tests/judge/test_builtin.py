@@ -33,6 +33,7 @@ from tests.support.planting import B3, DC, Mistake, planted
 from tests.support.seeds import seed_without_evidence_for_W
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) -> None:
     done: list[int] = []

@@ -73,6 +73,7 @@ def test_the_call_in_the_file_tells_the_arguments(style: str, chosen: bool, tmp_
     assert report.verdict is Verdict.AGREES, str(report)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", ["a lambda", "a partial", "a compiled function"])
 def test_the_call_under_another_name_tells_the_arguments(name: str, tmp_path: Path) -> None:
     file = tmp_path / "model.py"

@@ -52,6 +52,7 @@ def differentiate(p: Any, dtype: Any) -> Any:
     return {name: value.astype(float) for name, value in found.items()}
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("gradients", "precision"),
     [

@@ -21,6 +21,7 @@ def run(line: str, submission: Any) -> Any:
     return eval(f"({call}", scope)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("cell", "name", "sizes"),
     [
@@ -62,6 +63,7 @@ def test_a_state_that_is_a_keyword_is_one_in_the_line_that_makes_the_case_again(
     run(report.counterexample.reproduce, negative)
 
 
+@pytest.mark.rest
 def test_a_mistake_that_no_small_case_shows_is_caught_and_shown_on_a_larger_one() -> None:
     right = derivation(lstm, "lstm")
 

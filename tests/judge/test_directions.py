@@ -77,6 +77,7 @@ def test_the_arguments_whose_direction_goes_wrong_are_named() -> None:
         assert_jvp_verified(without_W, rnn, draw_rnn(np.float64, **SMALL), cases=1)
 
 
+@pytest.mark.rest
 def test_what_is_wrong_with_a_result_is_named_or_placed() -> None:
     doubled = along(rnn, lambda found: [found[0], 2 * found[1]])
     report = verify_jvp(doubled, rnn, draw_rnn(np.float64, **SMALL), cases=1)
@@ -145,6 +146,7 @@ def test_a_right_hessian_vector_product_agrees(dtype: Any) -> None:
     assert [*report.parameters] == ["R{x}", "R{U}", "R{W}"]
 
 
+@pytest.mark.rest
 def test_the_product_without_the_second_derivative_of_the_loss_disagrees() -> None:
     @jax.jit
     def compiled(arguments: Any, direction: Any) -> Any:  # Gauss and Newton's, 2 Jᵀ J d

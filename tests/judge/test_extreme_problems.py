@@ -158,6 +158,7 @@ def plain(
     return {"U": dU, "W": dW, "V": dy.T @ h[-1]}
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize(
     "wrong", [{"largest": 7}, {"largest": 9}, {"residual": 10}, {"residual": 1000}]
 )
@@ -243,6 +244,7 @@ def tanh_by_exponentials(a: Any) -> Any:
     return np.sign(a) * (1 - e) / (1 + e)
 
 
+@pytest.mark.rest
 def test_extreme_cases_are_tried_where_other_formulas_exceed_the_bound() -> None:
     def derive(params: Any, x: Any, y: Any, largest: float = np.inf) -> Any:
         return plain(params, x, y, largest=largest, tanh=tanh_by_exponentials)
@@ -269,6 +271,7 @@ def test_what_is_wrong_without_an_initial_state_alone_is_caught() -> None:
     )
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("missing", ["h0", "c0"])
 def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:
     def gradients(params: Any, x: Any, y: Any, h0: Any = None, c0: Any = None) -> Any:

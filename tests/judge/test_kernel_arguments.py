@@ -100,6 +100,7 @@ def test_cotangents_and_tangents_are_in_the_order_of_the_outputs() -> None:
 MASK = np.array([0, 2, 2, 0], np.float32)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("values", [MASK, MASK / 2, -1e9 * MASK])
 def test_none_is_right_for_a_mask_in_floats(values: Any) -> None:
     def forward(x: Any, mask: Any) -> Any:

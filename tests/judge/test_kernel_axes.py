@@ -57,6 +57,7 @@ def clear(place: Any) -> Any:
     return change
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("place", "said"), [((slice(2),), True), ((slice(None), slice(2)), False)])
 def test_going_backward_is_said_of_time_alone(place: Any, said: bool) -> None:
     report = verify_vjp(backward_of(rnn, clear(place)), rnn, draw_rnn(np.float32), cases=1)
@@ -86,7 +87,7 @@ MIXED = {
 }
 
 
-@pytest.mark.table(2)
+@pytest.mark.table(4)
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("backward", MIXED.values(), ids=MIXED)
 def test_any_two_rows_that_a_kernel_mixes_are_told(backward: Any, dtype: Any) -> None:

@@ -38,7 +38,7 @@ WRONG = {
 }
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(12)
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("change", "name", "said"), WRONG.values(), ids=WRONG)
 def test_a_mistake_in_one_gradient_is_named_or_placed(

@@ -25,7 +25,7 @@ def test_a_right_kernel_agrees(kernel: str) -> None:
     assert report.verdict is Verdict.AGREES, str(report)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(10)
 @pytest.mark.parametrize(("kernel", "mistake"), MISTAKES, ids=[each for _, each in MISTAKES])
 def test_a_wrong_kernel_is_named_or_placed(kernel: str, mistake: str) -> None:
     exhibit = GALLERY[kernel]

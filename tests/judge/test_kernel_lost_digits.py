@@ -41,7 +41,7 @@ def draw_scores(dtype: Any, size: float, seed: int) -> Any:
     return (size * np.random.default_rng(seed).normal(size=5)).astype(dtype)
 
 
-@pytest.mark.table(7)
+@pytest.mark.table(12)
 @pytest.mark.parametrize(("dtype", "size", "seed"), CASES)
 def test_a_right_softmax_of_scores_far_apart_is_not_called_wrong(
     dtype: Any, size: float, seed: int

@@ -62,6 +62,7 @@ def test_an_added_mask_in_16_bits_stays_as_it_is(dtype: Any) -> None:
     assert verify_vjp(attend_back("None"), attention, given, cases=2)
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("lowest", LOWEST)
 def test_a_kernel_that_ignores_an_added_mask_is_wrong(lowest: float) -> None:
     given = draw(look_back(6, lowest))

@@ -98,6 +98,7 @@ def test_rounding_in_a_coarser_format_or_another_formula_is_no_such_noise(
     assert report.verdict is not Verdict.DISAGREES, report
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("excuse", ["large numbers", "condition", "none"])
 def test_a_variance_by_squares_is_excused_by_large_numbers_and_by_its_condition(
     excuse: str, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,7 @@ def change_entry(dx: Any, dW: Any) -> Any:
     return dx, dW
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize("size", FAR)
 def test_gradients_are_judged_and_named_at_any_size(size: float) -> None:
     report = judge(size, lambda dx, dW: (dx, dW))

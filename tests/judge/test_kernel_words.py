@@ -144,6 +144,7 @@ def sum_rows(lost: float, in_bfloat16: bool) -> Any:
     return backward
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("lost", [0.1, 0.2, 0.3])
 def test_updates_that_are_lost_at_random_in_16_bits_are_seen(lost: float) -> None:
     given = draw(20, 4, dtype=BFLOAT16), draw(4, seed=1, dtype=BFLOAT16)

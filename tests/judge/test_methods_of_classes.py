@@ -159,6 +159,7 @@ RNN().step(np.random.default_rng(1).normal(size=(4, 2)), 0.5)
 """
 
 
+@pytest.mark.rest
 def test_parameters_that_a_step_replaces_by_less_of_themselves_are_judged(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     file.write_text(STEP, encoding="utf-8")

@@ -48,6 +48,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", ["value_and_gradient", "cost_and_grads", "rnn_loss_with_grad"])
 def test_the_name_of_a_function_may_say_what_it_returns(tmp_path: Path, name: str) -> None:
     file = tmp_path / "model.py"

@@ -42,6 +42,7 @@ def judge(submission: Any, cell: str, examples: int = 30, **options: Any) -> Rep
     return verify(submission, model=cell, examples=examples, **options)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", MODULES)
 def test_float32_inside_is_judged_in_float32(cell: str) -> None:
     report = judge(computed_in(np.float32, cell), cell, examples=16)
@@ -179,6 +180,7 @@ def sum_in_float32(params: Any, x: Any, y: Any, h0: Any, factor: float = 1.0) ->
     return found | {"W": found["W"] * np.float32(factor), "h0": state}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_half_precision_of_what_is_stored_is_found_where_float32_is_returned(
     factor: float,

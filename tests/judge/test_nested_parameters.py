@@ -64,6 +64,7 @@ def test_a_right_derivation_agrees_and_the_data_are_named() -> None:
     assert "Handed on as data, not differentiated: tokens." in report.notes
 
 
+@pytest.mark.rest
 def test_a_wrong_gradient_is_named_by_its_leaf_and_can_be_reproduced() -> None:
     def wrong(p):
         g = gradients(p)
@@ -148,6 +149,7 @@ def test_each_setting_has_data_of_its_own() -> None:
     assert right.verdict is Verdict.AGREES
 
 
+@pytest.mark.rest
 def test_a_float_among_the_parameters_is_differentiated_and_stays_a_float() -> None:
     def of_numbers(p: Any) -> Any:
         scale = p[0]

@@ -317,7 +317,7 @@ def softmax(a: Any, xp: Any) -> Any:
     return e / xp.sum(e, axis=1, keepdims=True)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(6)
 @pytest.mark.parametrize("name", ZERO_BY_STRUCTURE)
 def test_a_gradient_that_is_zero_by_structure_agrees_where_it_is_zero(name: str) -> None:
     loss, params = ZERO_BY_STRUCTURE[name], {"V": np.ones((3, 2)), "W": np.ones((2, 2))}
@@ -330,6 +330,7 @@ def test_a_gradient_that_is_zero_by_structure_agrees_where_it_is_zero(name: str)
     assert wrong.verdict is Verdict.DISAGREES
 
 
+@pytest.mark.rest
 def test_a_gradient_of_a_branch_that_is_never_taken_is_not_one_that_is_zero() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.where(p["W"] > 1e12, p["u"], p["W"] ** 2))
@@ -434,6 +435,7 @@ def test_settings_of_other_shapes_share_the_cases() -> None:
         prepare(loss, [settings[0], {"W": np.ones((2, 2))}])
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.001, "disagrees")])
 def test_the_smallest_number_of_float32_is_a_mask(factor: float, verdict: str) -> None:
     allowed = np.tri(6, dtype=bool)
@@ -448,6 +450,7 @@ def test_the_smallest_number_of_float32_is_a_mask(factor: float, verdict: str) -
     assert report.verdict.value == verdict, str(report)
 
 
+@pytest.mark.rest
 def test_every_parameter_is_large_in_some_case_though_errors_are_bounded() -> None:
     def loss(p: Any, xp: Any) -> Any:
         h = xp.zeros((6, 3))

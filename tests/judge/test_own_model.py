@@ -149,6 +149,7 @@ def test_a_pair_of_mistakes_is_caught_and_never_taken_for_one(model: str, pair: 
     assert names(report) == ["unknown"] or len(report.mistakes) == 2, str(report)
 
 
+@pytest.mark.rest
 def test_two_mistakes_are_both_named() -> None:
     wrong = planted(
         "char",
@@ -161,12 +162,14 @@ def test_two_mistakes_are_both_named() -> None:
     ]
 
 
+@pytest.mark.rest
 def test_a_helper_of_several_callers_is_told_with_the_line_that_is_wrong() -> None:
     wrong = planted("lstm", ("do * o * (1 - o)", "do"))
     (mistake,) = judged(wrong, own_model("lstm")).mistakes
     assert "called by `h = sigmoid(o, xp) * xp.tanh(c)`" in mistake.explanation
 
 
+@pytest.mark.table(6)
 @pytest.mark.parametrize("model", MODELS)
 def test_one_entry_that_is_off_by_1e_9_is_caught(model: str) -> None:
     subject = OwnSubject(own_model(model))
@@ -314,6 +317,7 @@ def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: 
     assert names(report) == ["untransposed-recurrent-weight"]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("how", ["gone", "changed", "empty"])
 def test_without_source_locations_mistakes_are_named_all_the_same(
     how: str, monkeypatch: pytest.MonkeyPatch

@@ -139,7 +139,7 @@ def test_a_mistake_in_a_scan_is_named_as_in_a_loop() -> None:
     assert report.mistakes[0].details["line"] == 'return xp.tanh(p["W"] @ h + x_t), None'
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(7)
 @pytest.mark.parametrize(
     "loss",
     [

@@ -232,6 +232,7 @@ def test_a_subject_counts_its_cases() -> None:
     assert found.draw_cases() is found.model.cases
 
 
+@pytest.mark.rest
 def test_a_search_for_a_name_that_fails_leaves_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Any:
         raise ValueError("shape mismatch")
@@ -269,6 +270,7 @@ def differentiate(params: Any, steps: tuple[int, ...] = (3, 2, 1, 0), later: int
     return found
 
 
+@pytest.mark.rest
 def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
     params = {"U": np.full((2, 5), 0.3), "W": np.array([[0.5, -0.4], [0.3, 0.6]])}
     report = verify_own_model(
@@ -293,6 +295,7 @@ def test_the_terms_that_a_named_mistake_makes_wrong_are_charted() -> None:
     assert "curves" not in report.to_dict()["mistake"]
 
 
+@pytest.mark.rest
 def test_a_chart_that_fails_costs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Any:
         raise ValueError("shape mismatch")

@@ -53,7 +53,7 @@ def test_the_loss_and_the_gradients_of_public_code_are_found(name: str, tmp_path
     assert slope == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(24)
 @pytest.mark.parametrize("name", [*SOME, *OTHERS])
 def test_right_public_code_agrees_and_a_mistake_is_named_with_the_users_line(
     name: str, tmp_path: Path

@@ -51,6 +51,7 @@ READ: dict[str, Any] = {
 }
 
 
+@pytest.mark.table(7)
 @pytest.mark.parametrize("case", READ)
 def test_gradients_are_read_by_their_names_or_in_order(case: str) -> None:
     write, said = READ[case]
@@ -60,6 +61,7 @@ def test_gradients_are_read_by_their_names_or_in_order(case: str) -> None:
     assert judge(write, 1.3).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("case", ["beside the loss", "tuple and loss"])
 def test_a_loss_beside_gradients_under_other_names_is_compared(case: str) -> None:
     def write(p: Any, U: Any, b: Any, w: Any) -> Any:
@@ -143,6 +145,7 @@ def test_letters_of_both_cases_are_kept_apart() -> None:
     assert report, str(report)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("more", [{}, {"idle": None}])
 def test_a_gradient_that_is_zero_may_be_left_out(more: Any) -> None:
     given = params | {"idle": np.ones(2)}
@@ -168,6 +171,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_the_numbers_of_objects_and_complex_arrays_are_taken(kind: str) -> None:
     def write(p: Any, U: Any, b: Any, w: Any) -> Any:
@@ -184,6 +188,7 @@ def test_what_is_no_real_number_is_none() -> None:
         assert [mistake.name for mistake in report.mistakes] == ["wrong-shape"]
 
 
+@pytest.mark.rest
 def test_parameters_without_entries_are_said_to_be_so() -> None:
     for given in (params | {"e": np.zeros((0, 3))}, params | {"more": [np.zeros(0)]}):
         report = judge(lambda p, U, b, w: {"U": U, "b": b, "w": w}, given=given)
@@ -192,6 +197,7 @@ def test_parameters_without_entries_are_said_to_be_so() -> None:
         assert judge(lambda p, U, b, w: {"U": 2 * U, "b": b, "w": w}, given=given).mistakes
 
 
+@pytest.mark.rest
 def test_a_report_that_ends_early_says_nothing_of_the_cases_that_were_not_compared() -> None:
     report = judge(lambda p, U, b, w: {"U": U[0], "b": b, "w": w})
     assert (report.cases, report.notes) == (0, ())
@@ -199,6 +205,7 @@ def test_a_report_that_ends_early_says_nothing_of_the_cases_that_were_not_compar
     assert any("could have shown a mistake" in note for note in complete.notes)
 
 
+@pytest.mark.rest
 def test_a_derivation_may_name_its_gradients_and_take_its_data_as_a_tuple(tmp_path: Path) -> None:
     def named(params: Any, *data: Any) -> Any:
         found = rnn.value_and_grad(params, *data)[1]
@@ -215,6 +222,7 @@ def test_a_derivation_may_name_its_gradients_and_take_its_data_as_a_tuple(tmp_pa
     )
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("named", [True, False])
 def test_gradients_of_the_inputs_are_read_by_their_names_and_shapes(named: bool) -> None:
     def more(params: Any, x: Any, y: Any, factor: float = 1.0, axes: Any = (0, 1, 2)) -> Any:

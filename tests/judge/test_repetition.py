@@ -309,6 +309,7 @@ def test_repetitions_are_few_calls() -> None:
     assert 8 < count <= 65 + 7
 
 
+@pytest.mark.rest
 def test_a_function_that_takes_none_for_an_argument_ends_in_a_verdict() -> None:
     def gradients(params: dict[str, Any]) -> dict[str, Any]:
         return {"p": 2 * np.ones(3) if params["p"].dtype == object else 2 * params["p"]}

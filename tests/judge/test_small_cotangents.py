@@ -92,6 +92,7 @@ def judge(forward: Callable[..., Any], size: float, wrong: float = 1.0) -> Repor
 
 
 # XLA flushes numbers below 1.2e-38 to zero.
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("forward", "size"), [(multiply, 1e-38), (saturate, 1e-30)])
 def test_a_right_kernel_that_loses_them_agrees_and_a_wrong_one_does_not(
     forward: Callable[..., Any], size: float

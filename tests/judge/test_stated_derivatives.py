@@ -190,6 +190,7 @@ def test_a_loss_of_a_namespace_that_stops_gradients_in_jax_alone_is_told_so() ->
     assert report.verdict is Verdict.DISAGREES
 
 
+@pytest.mark.rest
 def test_a_wrong_reference_is_in_doubt_though_the_loss_stops_gradients_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

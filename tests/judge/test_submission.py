@@ -251,6 +251,7 @@ def test_shapes_tell_a_loss_and_gradients_of_states_from_other_results(other: An
     assert name_beside((other, *three), known) == name_beside((*three, other), known) == ()
     assert name_beside(three, known) == ()
     assert name_beside((0.5, *three), known) == ("loss", "U", "W", "V")
+    assert name_beside((0.5, *three, other), known) == ()
     assert name_beside((0.5, *three), known._replace(in_order={})) == ()
     assert isinstance(name_results((*three, other), known), Breach)
 

@@ -49,6 +49,7 @@ def differentiate(p: Any, inverse: float = 1.0) -> Any:
     return {"W": np.outer(adjoint * slope, z)}
 
 
+@pytest.mark.rest
 def test_an_own_model_tells_where_its_iteration_is_and_converges() -> None:
     own = OwnSubject(prepare(loss, {"W": W}, cases=1))
     given = own.model.make_case(Point(0))

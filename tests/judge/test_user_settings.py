@@ -21,6 +21,7 @@ def own_gradients(p):
     return right(p) | {"loss": float(square(p, np)) + min(0, overflowing)}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("kind", ["errors", "warnings"])
 def test_the_users_settings_hold_for_the_users_code_alone(kind: str) -> None:
     seen = []

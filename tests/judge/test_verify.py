@@ -57,7 +57,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 # Wrong ones.
 
 
-@pytest.mark.table(31)
+@pytest.mark.table(61)
 @pytest.mark.parametrize(("mistake", "dtype"), by_turns(NAMED, PRECISIONS), ids=identify)
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
@@ -92,7 +92,7 @@ PAIRS = {
 }  # fmt: skip
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(8)
 @pytest.mark.parametrize(
     ("cell", "pair"), [(cell, pair) for cell, pairs in PAIRS.items() for pair in pairs]
 )
@@ -274,6 +274,7 @@ def test_a_result_is_held_to_its_own_precision() -> None:
 # Correct ones.
 
 
+@pytest.mark.rest
 @settings(max_examples=max(20, settings().max_examples // 2))
 @given(data=st.data())
 def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
@@ -332,6 +333,7 @@ def test_another_formula_of_the_same_gates_is_right_where_they_saturate(
         assert not found.fails, [c for c in found.comparisons if c.error > 1]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("cell", "bias", "options"),
     [("rnn", True, {}), ("lstm", False, {}), ("gru", True, {"reset": "before"})],

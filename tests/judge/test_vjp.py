@@ -27,14 +27,14 @@ def one_per_cent(number: int) -> Any:
     return lambda found: [g * (1.01 if k == number else 1) for k, g in enumerate(found)]
 
 
-@pytest.mark.table(4)
+@pytest.mark.table(5)
 @pytest.mark.parametrize(("dtype", "inner"), PRECISIONS.values(), ids=PRECISIONS)
 def test_a_right_kernel_agrees_in_the_precision_it_runs_in(dtype: Any, inner: Any) -> None:
     report = verify_vjp(backward_of(within(rnn, inner)), rnn, draw_rnn(dtype), cases=2)
     assert report.verdict is Verdict.AGREES, report
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(4)
 @pytest.mark.parametrize("precision", [*PRECISIONS][:4])
 def test_one_per_cent_is_told_from_rounding(precision: str) -> None:
     dtype, inner = PRECISIONS[precision]

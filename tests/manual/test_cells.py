@@ -56,7 +56,7 @@ def test_every_gradient_of_every_cell_agrees_with_autodiff(
 
 # Each pair compiles, and the losses are the same code for all cells: every loss, and every cell with
 # outputs at the last step and at every step.
-@pytest.mark.table(9)
+@pytest.mark.table(12)
 @pytest.mark.parametrize(
     ("cell", "option", "loss"),
     [

@@ -78,6 +78,7 @@ def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
     assert not survives(planted(mistake, tmp_path))
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("suspect", ["jitted", "jitted.lstm", "jitted.gru"])
 def test_without_a_mistake_nothing_is_caught(suspect: str, tmp_path: Path) -> None:
     mistake = next(m for m in MISTAKES if m.suspect == suspect)

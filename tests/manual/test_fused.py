@@ -51,6 +51,7 @@ def by_name(result: tuple[Any, Any]) -> dict[str, Any]:
     return {name: each for name, each in named.items() if each is not None}
 
 
+@pytest.mark.rest
 @FEWER
 @given(data=st.data())
 def test_every_gradient_is_that_of_the_derivation_in_numpy(data: st.DataObject) -> None:

@@ -57,7 +57,7 @@ def test_several_steps_back_at_a_time_give_the_same_gradients(
     assert_rnn_agrees(jitted.rnn, problem, checkpoint_every)
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(6)
 @pytest.mark.parametrize("cell", CELLS)
 @DTYPES
 @FEWER
@@ -72,6 +72,7 @@ def test_every_gradient_of_every_cell_and_loss_agrees_with_autodiff(
     assert_cell_agrees(COMPILED[cell], data.draw(plain))
 
 
+@pytest.mark.table(2)
 @DTYPES
 @FEWER
 @given(data=st.data(), checkpoint_every=st.sampled_from([None, 1, 2]))

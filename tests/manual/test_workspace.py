@@ -27,6 +27,7 @@ CHECKPOINTS = st.none() | st.integers(1, 13)
 FEWER = settings(max_examples=max(4, settings().max_examples // 3))  # for each of three cells
 
 
+@pytest.mark.table(2)
 @DTYPES
 @given(data=st.data(), checkpoint_every=CHECKPOINTS)
 def test_every_gradient_agrees_with_autodiff(
@@ -36,7 +37,7 @@ def test_every_gradient_agrees_with_autodiff(
     assert_agrees(workspace_of(problem, checkpoint_every), problem, AUTODIFF.within_bound(problem))
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(6)
 @DTYPES
 @pytest.mark.parametrize("cell", CELLS)
 @FEWER
@@ -149,6 +150,7 @@ def test_the_sigmoid_in_place_is_the_readable_one_to_the_bit(dtype: type) -> Non
     assert np.array_equal(h, readable, equal_nan=True)
 
 
+@pytest.mark.table(4)
 @DTYPES
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_gates_that_are_shut_have_gradients_with_all_their_digits(cell: str, dtype: type) -> None:

@@ -48,6 +48,7 @@ def test_sizes_at_which_rounding_hides_the_mistake_are_not_called_right() -> Non
     assert find_failing_sizes([failing, hidden]) == ()
 
 
+@pytest.mark.rest
 def test_a_factor_in_half_precision_is_not_said_to_be_right_at_some_sizes() -> None:
     def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
         _, found = rnn.value_and_grad(rnn.Params(*params), x, y, h0)

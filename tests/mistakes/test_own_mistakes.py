@@ -43,6 +43,7 @@ def test_a_mistake_is_named(each: tuple[str, str, str, Changes], dtype: type) ->
     assert [mistake.name for mistake in found] == [name], found
 
 
+@pytest.mark.rest
 def test_one_mistake_at_four_gates_names_all_of_its_places() -> None:
     (_, _, changes) = PLANTED["peepholes"][0]
     (mistake,) = diagnose("peepholes", changes)

@@ -95,6 +95,7 @@ def gradients(p: Any) -> Any:
     return {"theta": np.concatenate([dU.ravel(), dW.ravel(), 2 * (v @ h[-1]) * h[-1]])}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     ("wrong", "name"),
     [(lambda g: 3 * g[6:15], "constant-factor"), (lambda g: g[6:15] ** 2, "unknown")],

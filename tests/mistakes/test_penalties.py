@@ -62,6 +62,7 @@ def test_the_factor_of_a_penalty_is_told(penalty: Any, given: float, said: str) 
     assert ("lacks" in str(report)) == ("lacks" in said)
 
 
+@pytest.mark.rest
 def test_a_term_of_two_parameters_is_no_penalty() -> None:
     report = judge(lambda W, U, xp: 0.0 * xp.sum(W * U), 0.02)
     assert "a weight decay that the loss lacks" in str(report), str(report)

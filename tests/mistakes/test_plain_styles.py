@@ -171,6 +171,7 @@ def test_a_mistake_in_a_plain_style_has_its_name(
     assert mistake.name == name
 
 
+@pytest.mark.rest
 def test_what_no_mistake_explains_is_unknown_where_lengths_differ() -> None:
     change = ("(1 - out**2)", "(1 - 0.3 * out**3)")
     (mistake,) = diagnose_numbers(RAGGED[0], RAGGED[1], plant(RAGGED[2], change))

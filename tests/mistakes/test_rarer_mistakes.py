@@ -134,7 +134,7 @@ def test_the_derivations_are_right_as_they_stand(model: str) -> None:
     assert diagnose(model, ()) == ()
 
 
-@pytest.mark.table(9)
+@pytest.mark.table(15)
 @pytest.mark.parametrize(
     ("each", "dtype"),
     TURNS,

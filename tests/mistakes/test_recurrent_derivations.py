@@ -18,7 +18,7 @@ def test_the_derivations_are_right_as_they_stand(name: str) -> None:
     assert diagnose_numbers(loss, params, right) == ()
 
 
-@pytest.mark.table(17)
+@pytest.mark.table(23)
 @pytest.mark.parametrize(
     ("each", "dtype"),
     TURNS,

@@ -69,6 +69,7 @@ def test_a_missing_path_to_a_memory_is_not_told_by_time() -> None:
     assert "output-gradient-missing" not in str(report)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     ("slope", "said"),
     [

@@ -34,7 +34,7 @@ def test_the_derivations_are_right_as_they_stand(name: str) -> None:
     assert diagnose_numbers(model.loss, model.params, model.gradients) == ()
 
 
-@pytest.mark.table(24)
+@pytest.mark.table(39)
 @pytest.mark.parametrize(
     ("each", "dtype"),
     TURNS,

@@ -95,6 +95,7 @@ def test_the_configuration_names_files_and_tests_that_exist() -> None:
         assert (ROOT / file).is_file(), file
 
 
+@pytest.mark.rest
 def test_every_reason_belongs_to_a_mutant() -> None:
     _, reasons = read_configuration()
     assert list_stale_reasons(select_mutants(reasons), reasons) == []

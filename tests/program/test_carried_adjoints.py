@@ -50,6 +50,7 @@ backward(cache)
 """
 
 
+@pytest.mark.table(7)
 @pytest.mark.parametrize(
     ("name", "text", "start", "returns", "said"),
     [

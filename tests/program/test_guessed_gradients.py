@@ -35,6 +35,7 @@ def read(folder: Path, result: str, source: str = SOURCE) -> Any:
     return read_file(file, "step", None, {})
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize(
     "result", ["da.mean(0)", "-da.sum(0)", "np.ones(5) @ da / 5", "0.1 * b + da.sum(0)"]
 )

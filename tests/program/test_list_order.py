@@ -86,6 +86,7 @@ TOLD = [
 ]  # fmt: skip
 
 
+@pytest.mark.table(15)
 @pytest.mark.parametrize(("ways", "returns", "update", "sizes"), TOLD)
 def test_a_list_is_read_in_the_order_that_shapes_or_the_code_tell(
     ways: tuple[str, ...], returns: str, update: str, sizes: str, tmp_path: Path

@@ -9,6 +9,7 @@ from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.losses_beside import is_name_of_gradients, is_name_of_loss
 from bptt_verifier.program.own_code import OwnCode
+from bptt_verifier.program.own_results import hold_same
 from bptt_verifier.tolerance.comparison import Verdict
 
 # The loss of a list of sequences, a sum and a mean; the gradients of one sequence.
@@ -238,7 +239,7 @@ import numpy as np
 x, y = np.arange(8.0).reshape(4, 2) / 8, np.ones(2)
 class Net:
     def __init__(self):
-        self.u, self.w = -0.5, 0.9
+        self.u, self.w, self.rate = -0.5, 0.9, 0.1
     def forward(self, x):
         self.h = [np.zeros(2)]
         for x_t in x:
@@ -264,3 +265,20 @@ def test_so_are_the_numbers_of_an_object(tmp_path: Path) -> None:
         ValueError, match=r"du, dw; give u and w as numbers of NumPy, such as np\.f"
     ):
         read_file(file, "Net", None, {})
+
+
+def test_a_name_of_no_number_and_no_array_is_refused_without_a_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(NUMBERS.replace("CALL", "0.9, -0.5"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"found weights$"):
+        read_file(file, None, None, {}, ("weights",))
+
+
+def test_values_hold_the_same_where_every_part_of_their_structures_is_equal() -> None:
+    one = {"w": np.ones(2), "b": [np.zeros(1), 0.5]}
+    assert hold_same(one, {"w": np.ones(2), "b": [np.zeros(1), 0.5]})
+    assert not hold_same(one, {"w": np.ones(2), "b": [np.zeros(1), 0.6]})
+    assert not hold_same(one, {"w": np.ones(3), "b": [np.zeros(1), 0.5]})
+    more = one | {"c": np.ones(1)}
+    assert not hold_same(one, more)
+    assert not hold_same(more, one)

@@ -55,6 +55,7 @@ def test_a_tie_that_rounding_breaks_is_undecided_and_other_entries_are_not() -> 
     assert allowed[2] < 1e-13
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("lowest", [-np.inf, -1e38])
 def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
     def masked(p: Any, xp: Any) -> Any:

@@ -67,6 +67,7 @@ def test_plain_numpy_and_jax_have_the_same_program(name: str) -> None:
     assert innermost[0] == innermost[1]
 
 
+@pytest.mark.rest
 def test_jax_differentiates_a_forward_pass() -> None:
     loss, params = LOSSES["softmax_at_every_step_in_buffers"]
     along = {key: np.ones(value.shape) for key, value in params.items()}

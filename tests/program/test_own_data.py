@@ -205,6 +205,7 @@ def in_its_own_place(x: Any, W: Any, V: Any) -> Any:
 V = RNG.normal(size=(3, 3))
 
 
+@pytest.mark.rest
 def test_a_parameter_in_the_place_of_its_gradient_is_compared() -> None:
     found = read_function(in_its_own_place, "f", None)
     assert [*found.params] == ["W", "V"]

@@ -100,6 +100,7 @@ both({"W_in": draw(3, 4), "W_out": draw(4, 2), "b": draw(4)})
 """
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize(
     ("name", "text", "array", "returns", "said"),
     [

@@ -79,7 +79,7 @@ def default_promotion():
         yield
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(4)
 @pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["eager", "jit"]))
 def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
     model = Model()
@@ -91,7 +91,7 @@ def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
         assert gradients(model.params)["W"].dtype == jnp.float32
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(4)
 @pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["jit", "eager"]))
 def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) -> None:
     model = Model()
@@ -129,6 +129,7 @@ def test_after_default_precision_has_run_cases_have_the_values_of_float64_and_no
     assert not cleared
 
 
+@pytest.mark.rest
 def test_a_diagnosis_after_default_precision_has_run_gets_data_of_float64(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -191,6 +192,7 @@ def fail_on(data: Any) -> Callable[[Any], Any]:
     return fail
 
 
+@pytest.mark.rest
 def test_a_trace_that_failed_in_float64_leaves_no_array_in_float64() -> None:
     data = np.random.default_rng(0).normal(size=3)
     with use_float64(), pytest.raises(TypeError):

@@ -192,6 +192,7 @@ def pull_back_logarithms(arguments: Any, ct: Any) -> Any:
     return d @ W.T, x.T @ d
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_kernel_with_a_mask_that_autodiff_cannot_differentiate_is_judged(dtype: Any) -> None:
     rng = np.random.default_rng(0)
@@ -236,6 +237,7 @@ def draw_with_negative(dtype: Any) -> Any:
     return x, rng.normal(size=(3, 1)).astype(dtype)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_gradient_that_is_zero_to_rounding_has_no_kink(
     dtype: Any, monkeypatch: pytest.MonkeyPatch

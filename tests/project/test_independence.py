@@ -307,7 +307,7 @@ GRADIENTS = [
 ]
 
 
-@pytest.mark.table(9)
+@pytest.mark.table(10)
 @pytest.mark.parametrize(("module", "name"), GRADIENTS)
 def test_every_gradient_of_the_second_witness_comes_from_autodiff(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch

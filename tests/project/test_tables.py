@@ -36,16 +36,22 @@ def test_of_a_long_table_without_a_mark_every_fifth_case_is_run() -> None:
     for length, left in ((LONG - 1, 0), (40, 32)):
         rest, seldom = divide_tables([state_case("long", None, i) for i in range(length)])
         assert len(rest) == left
-        assert len(seldom) == left - left // SELDOM
+        assert len(seldom) == left - -(-left // SELDOM)
 
 
-def test_nine_of_ten_cases_that_are_left_are_run_by_test_deep_alone() -> None:
+def test_most_cases_that_are_left_are_run_by_test_deep_alone() -> None:
     for every in (2, 3, 4, 18):
         cases = [state_case("first", every, i) for i in range(100)]
         rest, seldom = divide_tables(cases)
         assert all(case in rest for case in seldom)
-        assert 0.86 < len(seldom) / len(rest) < 0.94
+        assert len(rest) - len(seldom) == -(-len(rest) // SELDOM)
         assert not set(range(0, 100, every)) & {case.number for case in seldom}
+
+
+def test_a_case_of_every_short_table_is_left_to_test_tables() -> None:
+    for every in (2, 3, 4, 18):
+        rest, seldom = divide_tables([state_case("short", every, i) for i in range(every)])
+        assert [case.number for case in rest if case not in seldom] == [1]
 
 
 def test_together_the_two_commands_run_all_but_the_slow_tests() -> None:

@@ -297,6 +297,7 @@ def test_verify_certified_prints_a_table_and_agrees(bptt) -> None:
     assert ", certified " in ended.out
 
 
+@pytest.mark.rest
 def test_verify_certified_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:
     monkeypatch.setattr(builtin, "FIRST", 0)
     right = DERIVATIONS["forward recursion"]

@@ -63,6 +63,7 @@ def test_so_is_a_quotient_by_a_large_number() -> None:
     assert wrong.verdict is Verdict.DISAGREES
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("top", [-400.0, -600.0])
 def test_a_case_whose_cotangents_vanish_inside_decides_nothing(top: float) -> None:
     def backward(arguments: Any, ct: Any) -> Any:

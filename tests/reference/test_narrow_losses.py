@@ -110,6 +110,7 @@ def test_all_cases_are_of_float32_and_have_the_values_of_float64() -> None:
     assert jax.eval_shape(lambda: X).dtype == np.float32
 
 
+@pytest.mark.rest
 def test_a_loss_of_float64_is_left_alone() -> None:
     loss = lambda p: jnp.mean((run(p, 0 * p["W"][:2]) - Y) ** 2)  # noqa: E731
     model = prepare(loss, PARAMS, cases=3)
@@ -301,6 +302,7 @@ def note_precision() -> tuple[Callable[[Params, Any], Any], list[Any]]:
     return loss, seen
 
 
+@pytest.mark.rest
 def test_both_precisions_are_asked_with_data_in_their_own() -> None:
     loss, seen = note_precision()
     with jax.enable_x64(True):

@@ -282,6 +282,7 @@ def test_numbers_are_restored_without_the_structure_of_the_outputs() -> None:
     assert JaxPullback(jnp.sin, setting).is_unrolled is False
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("unrolled", [False, True])
 def test_numbers_below_the_range_are_restored(unrolled: bool) -> None:
     pullback = prepare(lambda x: (x * 1e-200) * (x * 1e-200) * 1e300, X)
