@@ -27,7 +27,7 @@ from tests.support.modules import ROOT
 from tests.support.seeds import seed_without_evidence_for_W
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     ended = bptt("verify", "--examples", "30", "--seed", "5", "--json", str(out))

@@ -52,7 +52,11 @@ def gradients(params, x, y):
 
 
 @pytest.mark.parametrize(
-    ("text", "options"), [(RNN, ()), pytest.param(GRU, ("--model", "gru"), marks=pytest.mark.rest)]
+    ("text", "options"),
+    [
+        pytest.param(RNN, (), marks=pytest.mark.rest),
+        pytest.param(GRU, ("--model", "gru"), marks=pytest.mark.slow),
+    ],
 )
 def test_biases_are_given_to_a_derivation_that_reads_them(
     text: str, options: tuple[str, ...], bptt: Any, tmp_path: Path

@@ -190,7 +190,7 @@ def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
     assert "left out: your results, in float32, are not finite there, and finite at" in said(report)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_an_overflow_excuses_no_mistake_and_none_at_the_parameters_given() -> None:
     assert verify_own_model(*softmax_by_one_shift(1.01)).verdict is Verdict.DISAGREES
     report = verify_own_model(*softmax_by_one_shift(given=1.0))

@@ -253,7 +253,7 @@ def test_a_verdict_on_a_long_model_takes_as_long_as_a_hundred_loops_at_most() ->
 # What a model may be made of.
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_two_parameters_read_side_by_side_are_two() -> None:
     """Of different shapes, and in one expression of the source."""
     rng = np.random.default_rng(7)
@@ -289,7 +289,7 @@ def test_two_parameters_read_side_by_side_are_two() -> None:
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("explicitly", [False, True])
+@pytest.mark.parametrize("explicitly", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: bool) -> None:
     # Some versions of JAX unpack by slices, others as xp.unstack always does.
     rng = np.random.default_rng(6)
@@ -343,7 +343,7 @@ def test_a_planted_text_that_is_gone_is_reported() -> None:
         planted("char", ("no such text", ""))
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_planted_nothing_agrees() -> None:
     for model in MODELS:
         assert judged(planted(model), own_model(model)).verdict is Verdict.AGREES

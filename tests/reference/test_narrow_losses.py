@@ -60,7 +60,7 @@ def cast_parameters(p: Params) -> Any:
 )
 @pytest.mark.parametrize(
     "loss",
-    [pinned, *(pytest.param(each, marks=pytest.mark.rest) for each in (cast, cast_parameters))],
+    [pinned, *(pytest.param(each, marks=pytest.mark.slow) for each in (cast, cast_parameters))],
 )
 def test_gradients_of_float32_get_a_verdict(
     loss: Callable[[Params], Any], factor: float, verdict: str
