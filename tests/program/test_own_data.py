@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.data_names import INPUTS
+from bptt_verifier.program.own_calls import ArrayPlace
 from bptt_verifier.program.own_classes import read_pair
 from bptt_verifier.program.own_code import read_function
-from bptt_verifier.program.own_data import Doubt, are_near, find_doubts, is_less_array
+from bptt_verifier.program.own_data import (
+    Doubt,
+    are_near,
+    find_doubts,
+    find_kind_of_place,
+    is_less_array,
+)
 from bptt_verifier.program.source_file import RecordedCall
 
 RNG = np.random.default_rng(0)
@@ -402,3 +410,24 @@ def test_the_gradient_of_an_initial_state_is_compared_or_asked() -> None:
     assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
     with pytest.raises(ValueError, match=r"gradient of the loss in h0, .* W alone$"):
         read_function(of_an_initial_state_with_a_wrong_sign, "f", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (("inp",), INPUTS),
+        (("W",), frozenset()),
+        (("inp", "W"), frozenset()),
+        (("inp", 0, "W"), frozenset()),
+        (("inp", "x", "W"), frozenset()),
+        (("inp", 0), INPUTS),
+        (("inp", "x"), INPUTS),
+        (("net", "x"), frozenset()),
+    ],
+)
+def test_an_array_is_data_by_its_outermost_name_if_not_a_parameter_of_a_layer(
+    path: tuple[Any, ...], kind: frozenset[str]
+) -> None:
+    assert find_kind_of_place(ArrayPlace("self", path, path, W), pair=True) == kind
+    call = ("forward", *path)
+    assert find_kind_of_place(ArrayPlace("arguments", call, path, W), pair=True) == kind

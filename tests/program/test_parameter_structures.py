@@ -25,6 +25,7 @@ W, b = np.ones((2, 3)), np.ones(3)
         ({"layers": [{"W": W}]}, [], "layers"),
         ({"rows": [{"W": W}]}, [], ""),
         ({"layers": [W]}, [], ""),
+        ({"layers": [{"W": W}, b]}, [], ""),
         ({"params": []}, [], ""),
     ],
 )

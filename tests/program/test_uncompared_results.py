@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
-from bptt_verifier.program.own_results import Results
+from bptt_verifier.program.own_results import Results, holds_more_beside_loss
 from bptt_verifier.program.uncompared_results import describe_uncompared, list_uncompared
 
 START = "import numpy as np\nrng = np.random.default_rng(0)\ndraw = lambda *n: rng.normal(size=n)\n"
@@ -159,3 +160,23 @@ def test_structures_without_a_compared_array_are_named_as_a_whole() -> None:
     assert list_uncompared(results, compared) == [("result", 2, "h"), ("result", 2, "c")]
     assert describe_uncompared(results, compared) == "; returned, and not compared: memory"
     assert describe_uncompared(results, [("result", 1, ""), ("result", 2, "")]) == ""
+
+
+def test_a_loss_returned_beside_gradients_is_found_by_its_name_or_before_a_dict() -> None:
+    for result, path in (
+        ({"loss": 1.0, "W": np.ones(2)}, ("loss",)),
+        ({"more": {"cost": 1.0, "rate": 2.0}, "W": np.ones(2)}, ("more", "cost")),
+        ({"loss": {"rate": 2.0}, "W": np.ones(2)}, None),
+        ((1.0, {"W": np.ones(2)}), (0,)),
+        ((1.0, np.ones(2)), None),
+    ):
+        found = Results({"result": result}, {}, ("loss",)).find_returned_loss()
+        assert found == (("loss",) if path is None else ("result", *path))
+
+
+def test_a_loss_stands_beside_more_in_the_first_of_two_results() -> None:
+    gradients = {"W": np.ones(2)}
+    assert holds_more_beside_loss(((0.5, "more"), gradients))
+    for result in (((0.5,), gradients), (0.5, gradients), ((0.5, "more"), gradients, 1.0)):
+        assert not holds_more_beside_loss(result)
+    assert not holds_more_beside_loss((("more", 0.5), gradients))
