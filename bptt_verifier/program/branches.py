@@ -8,7 +8,9 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.rounding import align
+from bptt_verifier.program.saturation import ENTRYWISE
 from bptt_verifier.program.trace import Program
+from bptt_verifier.tolerance.noise import ELEMENTWISE
 
 # The functions whose branches are the user's own; others, such as logaddexp, branch inside.
 FUNCTIONS = frozenset(
@@ -16,6 +18,10 @@ FUNCTIONS = frozenset(
     " hard_sigmoid cond switch piecewise heaviside".split()
 )
 UNREACHABLE = 1e30  # a constant beyond ± this stands for infinity
+# Two pieces of a function that differ by less of their value are two formulas of it, and by less
+# than the second they are the same to rounding.
+CLOSE, SAME = 2.0**-26, 2.0**-50
+ELEMENTARY = ELEMENTWISE - {"reduce_prod"} | {"logistic", "sqrt"}
 
 
 class Branch(NamedTuple):
@@ -80,6 +86,37 @@ def name_sides(program: Program, operation: Operation) -> tuple[str, ...]:
         return ()
     words = write_number(bound.flat[0]) if (bound == bound.flat[0]).all() else "the constant"
     return f"values above {words}", f"values below {words}"
+
+
+def rounds_off(program: Program, values: Sequence[Any]) -> bool:
+    """Tell whether a piece without elementary functions stands for a formula with some somewhere.
+
+    PyTorch's softplus is a itself from a = 20 on: its slope, and that of log(1 + e^a), are both
+    right. Both are functions of one variable and constants, entry by entry; `values` has the value
+    of every slot.
+    """
+    start, bent, constants = dict[int, int](), set[int](), program.constants
+    made = {slot: each for each in program.operations for slot in each.outputs}
+    for operation in program.operations:
+        variables = {start.get(each, each) for each in operation.inputs if each not in constants}
+        if len(variables) != 1 or operation.name not in ENTRYWISE | ELEMENTARY:
+            continue
+        (slot,) = operation.outputs
+        start[slot] = variables.pop()
+        if operation.name in ELEMENTARY or not bent.isdisjoint(operation.inputs):
+            bent.add(slot)
+        if operation.name != "select_n" or len(operation.inputs) != 3:
+            continue
+        which, *sides = operation.inputs
+        plain = [n for n, side in enumerate(sides) if side not in bent]
+        if len(plain) != 1 or which not in made or len({*made[which].inputs}) < 2:  # a != a
+            continue
+        where, *pieces = (align(values[each], len(operation.shapes[0])) for each in (which, *sides))
+        with np.errstate(all="ignore"):
+            gap = np.abs(pieces[0] - pieces[1]) / np.abs(pieces[plain[0]])
+        if ((where == plain[0]) & (gap > SAME) & (gap < CLOSE)).any():
+            return True
+    return False
 
 
 def write_number(value: Any) -> str:

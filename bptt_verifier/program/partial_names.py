@@ -13,8 +13,14 @@ import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.carried_adjoints import find_carried, match_one_to_one, moves_loss
-from bptt_verifier.program.data_names import find_kind
-from bptt_verifier.program.gradient_names import AFTER, BEFORE, CONTAINERS, is_named_gradient
+from bptt_verifier.program.data_names import TARGETS, find_kind
+from bptt_verifier.program.gradient_names import (
+    AFTER,
+    BEFORE,
+    CONTAINERS,
+    is_named_gradient,
+    may_be_gradient,
+)
 from bptt_verifier.program.leaves import Keys, flatten, walk
 from bptt_verifier.program.own_calls import VECTORS, ArrayPlace, Calls
 from bptt_verifier.program.own_results import Results, follow
@@ -58,8 +64,8 @@ def read_partial_names(
     ends = find_by_ends(calls, others, found, results)
     reading = Reading({}).add(ends, results, "by their names' ends and the shapes")
     if not found and not ends:
-        bare = find_bare(places, results)
-        return reading.add(bare, results, "which alone has its shape")
+        bare = find_bare(places, results, calls.pair)
+        return reading.add(bare, results, "by its shape")
 
     def loss(params: Mapping[str, Any]) -> Any:
         return follow(of_loss(params), results.loss)
@@ -134,13 +140,20 @@ def count_axes(shape: Sequence[int] | None) -> int:
     return sum(size > 1 for size in shape or ())
 
 
-def find_bare(places: Mapping[str, ArrayPlace], results: Results) -> dict[str, Keys]:
+def find_bare(places: Mapping[str, ArrayPlace], results: Results, pair: bool) -> dict[str, Keys]:
     """Find the one array that a result without the name of an array is the gradient of.
 
     The result has a bare name, such as `grad`, or none where the array is named as all parameters
-    or is the only argument, which may be called x then.
+    or is the only argument, which may be called x then. One array that is all that the second
+    function of a `pair` returns may have any name, as `out`, if none but targets share its shape.
     """
-    paths = [p for p in results.list_in_order() if is_bare(name_result(p, results))]
+    every = results.list_in_order()
+    alone = pair and every == [("result",)]
+    paths = [
+        p for p in every
+        for name in [name_result(p, results)]
+        if is_bare(name) or (alone and not may_be_gradient(name))
+    ]  # fmt: skip
     bare = [path for path in paths if name_result(path, results)] or paths
     if len(bare) != 1:
         return {}
@@ -153,7 +166,10 @@ def find_bare(places: Mapping[str, ArrayPlace], results: Results) -> dict[str, K
     whole = [n for n in arrays if places[n].root == "arguments" and len(places[n].keys) == 1]
     if len(arrays) != 1 or not whole:  # an item of a list is no vector of all parameters
         return {}
-    told = name_result(bare[0], results) or given == arrays or VECTOR.search(arrays[0])
+    name = name_result(bare[0], results)
+    others = [p for p in places.values() if find_kind(p.keys[-1]) is not TARGETS]
+    told = is_bare(name) and (name or given == arrays or VECTOR.search(arrays[0]))
+    told = told or (alone and [measure(p.array) for p in others].count(shape) == 1)
     return {arrays[0]: bare[0]} if told else {}
 
 

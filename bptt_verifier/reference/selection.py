@@ -14,7 +14,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.branches import Branch, find_taken, list_branches
+from bptt_verifier.program.branches import Branch, find_taken, list_branches, rounds_off
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
@@ -48,6 +48,7 @@ CONDITION = {np.dtype(np.float64): 2.0**20, np.dtype(np.float32): 2.0**10}
 NOT_FINITE = "the loss or its gradient is not finite there"
 KINK = "the loss has a kink there"
 OVERFLOW = "float32 would overflow there"
+ROUNDED_OFF = "a branch there stands for a formula that differs by less than 2⁻²⁶ of its value"
 VAGUE = "the gradient is ill-conditioned there"
 OTHER_PATH = "the loss takes a path through its branches there that was not traced"
 
@@ -234,6 +235,8 @@ class Selector:
             self.exponent = max(EXPONENT, exponent)
         elif exponent > self.exponent:
             return OVERFLOW  # so may another formula
+        if rounds_off(program, slots):
+            return ROUNDED_OFF
         features: set[Any] = {*find_taken(program, slots)}
         if abs(loss) > LOSS:
             features.add(("loss", float(np.sign(loss))))

@@ -463,3 +463,26 @@ def test_every_parameter_is_large_in_some_case_though_errors_are_bounded() -> No
     cases = prepare(loss, params).cases
     for name in params:
         assert max(np.max(np.abs(case.arguments[name])) for case in cases) > 64
+
+
+LOGITS = np.array([[1.0, 3.0], [-1.0, 0.5], [0.7, -3.0]])
+
+
+def softplus_loss(p: Any, xp: Any) -> Any:
+    a = LOGITS @ p["w"]  # 21 at the parameters given
+    return xp.mean(xp.where(a > 20, a, xp.log1p(xp.exp(xp.minimum(a, 30.0)))))
+
+
+@pytest.mark.parametrize("linear_from", [20.0, np.inf])
+def test_both_slopes_of_a_softplus_that_is_linear_far_out_are_right(linear_from: float) -> None:
+    def gradients(p: Any, factor: float = 1.0) -> Any:
+        a = LOGITS @ p["w"]
+        return {"w": factor * LOGITS.T @ np.where(a > linear_from, 1, 1 / (1 + np.exp(-a))) / 3}
+
+    params = {"w": np.array([6.0, 5.0])}
+    report = verify_own_model(gradients, softplus_loss, params, cases=8)
+    assert report.verdict is Verdict.AGREES, str(report)
+    why = "a branch there stands for a formula that differs by less than 2⁻²⁶ of its value"
+    assert f"The parameters given were left out: {why}" in said(report)
+    wrong = verify_own_model(lambda p: gradients(p, 1 + 1e-9), softplus_loss, params, cases=8)
+    assert wrong.verdict is Verdict.DISAGREES

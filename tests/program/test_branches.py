@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.program.branches import find_taken, list_branches
+from bptt_verifier.program.branches import find_taken, list_branches, rounds_off
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 
@@ -128,3 +129,61 @@ def test_an_expression_in_a_loop_is_one_branch_with_its_place() -> None:
     assert str(every[0]).startswith("`xp.maximum(a, 0.0)` (")
     assert "test_branches.py:" in str(every[0])
     assert str(every[0]).endswith("): values above 0")
+
+
+def softplus(a: Any, xp: Any) -> Any:
+    return xp.where(2 * a > 40, a, xp.log1p(xp.exp(a)))
+
+
+def log_cosh(a: Any, xp: Any) -> Any:
+    return xp.where(abs(a) > 12, abs(a) - np.log(2), xp.log(xp.cosh(a)))
+
+
+def sigmoid(a: Any, xp: Any) -> Any:
+    return xp.where(a > 20, 1.0, 1 / (1 + xp.exp(-a)))
+
+
+def root(a: Any, xp: Any) -> Any:
+    return xp.where(a > 1e4, a, xp.sqrt(1 + a * a))
+
+
+def turned(a: Any, xp: Any) -> Any:
+    return xp.where(a <= 20, xp.log1p(xp.exp(a)), a)
+
+
+@pytest.mark.parametrize(
+    ("function", "between", "outside"),
+    [
+        (softplus, [20.5, 25.0, 31.0], [0.5, 18.0, 32.5, 40.0, -30.0]),
+        (turned, [20.5, 31.0], [18.0, 40.0]),
+        (log_cosh, [12.5, -14.0], [11.0, 18.0, -18.0]),
+        (sigmoid, [20.5, 30.0], [19.0, 36.0]),
+        (root, [2e4, -2e4 + 4e4], [9e3, 1e9]),
+        (lambda a, xp: xp.where(a > 20, a, xp.exp(a)), [], [21.0]),
+        (lambda a, xp: xp.where(a > 20, a, a * (1 + 1e-10)), [], [21.0]),  # no other formula
+        (lambda a, xp: xp.where(a > 20, xp.log(xp.exp(a) + 1), xp.log1p(xp.exp(a))), [], [21.0]),
+        (lambda a, xp: jax.nn.softplus(a), [], [21.0]),
+        (lambda a, xp: xp.where(a > 20, a, 1 + xp.log1p(xp.exp(a)) - 1.0), [21.0], []),
+        (lambda a, xp: xp.where(a > 20, a, xp.where(a > 1, xp.log1p(xp.exp(a)), 0)), [21.0], []),
+    ],
+)
+def test_a_branch_stands_for_a_formula_that_differs_slightly(
+    function: Callable[[Any, Any], Any], between: list[float], outside: list[float]
+) -> None:
+    for a, found in [*((a, True) for a in between), *((a, False) for a in outside)]:
+        params = {"a": np.array([1.0, a]), "b": np.array([1.0, 2.0])}
+        with use_float64():
+            program = trace(lambda p, xp: xp.sum(function(p["a"], xp) * p["b"]), params)
+            assert rounds_off(program, forward(program, params)) is found, a
+
+
+def test_no_branch_between_functions_of_two_variables_stands_for_another() -> None:
+    params = {"a": np.array([1.0, 21.0]), "b": np.array([1.0, 21.0])}
+    with use_float64():
+        for other, found in (("b", False), ("a", True)):
+
+            def loss(p: Any, xp: Any, other: str = other) -> Any:
+                return xp.sum(xp.where(p["a"] > 20, p["a"], xp.log1p(xp.exp(p[other]))))
+
+            program = trace(loss, params)
+            assert rounds_off(program, forward(program, params)) is found

@@ -26,7 +26,7 @@ cost(draw(16), draw(5, 3), draw(5), 0.1)
     [
         (
             "return J, grad",
-            "grad is taken for the gradient of nn_params, which alone has its shape",
+            "grad is taken for the gradient of nn_params, by its shape",
         ),
         ("dtheta = grad; return J, dtheta", "dtheta is taken for the gradient of nn_params"),
         ("return {'loss': J, 'gradient': grad}", "gradient is taken for the gradient of nn_params"),
@@ -59,11 +59,48 @@ def test_a_gradient_without_a_name_is_of_the_only_argument_whatever_its_name(
     tmp_path: Path,
 ) -> None:
     returns = "return np.sum((h - y) ** 2), FACTOR * A.T @ (2 * (h - y) * (1 - h * h))"
-    said = "a result without a name is taken for the gradient of x, which alone has its shape"
+    said = "a result without a name is taken for the gradient of x, by its shape"
     require_comparison(tmp_path, "fun", ONLY, returns, said)
     several = ONLY.replace("fun(x)", "fun(x, b)").replace("A @ x", "A @ x + b")
     with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
         read(tmp_path, "fun", several.replace("draw(2))", "draw(2), draw(3))"), returns)
+
+
+TWO = """
+A, y = draw(3, 2), draw(SIZE)
+def cost(w, y):
+    return np.sum((A @ w - y) ** 2) / 2
+def slope(w, y):
+    total = FACTOR * A.T @ (A @ w - y)
+    RETURN
+w = draw(2)
+cost(w, y), slope(w, y)
+"""
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (2, 2)], ids=["alone", "beside targets"])
+@pytest.mark.parametrize(
+    ("returns", "result"), [("total", "total"), ("total + 0", "a result without a name")]
+)
+def test_all_that_a_function_beside_the_loss_returns_is_of_the_only_array_of_its_shape(
+    sizes: tuple[int, int], returns: str, result: str, tmp_path: Path
+) -> None:
+    text = TWO.replace("draw(3, 2)", f"draw{sizes}").replace("SIZE", str(sizes[0]))
+    said = f"{result} is taken for the gradient of w, by its shape"
+    require_comparison(tmp_path, "cost,slope", text, f"return {returns}", said)
+
+
+@pytest.mark.parametrize("returns", ["return A @ total", "dA = total; return dA[:, None]"])
+def test_a_result_of_no_shape_of_an_argument_is_refused(returns: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
+        read(tmp_path, "cost,slope", TWO.replace("SIZE", "3"), returns)
+
+
+def test_a_result_of_a_shape_that_two_arrays_have_is_of_neither(tmp_path: Path) -> None:
+    text = TWO.replace("draw(SIZE)", "draw(3); shift = draw(2)").replace("A @ w", "A @ (w + shift)")
+    for returns in ("return total", "return 1.0 * total"):
+        with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
+            read(tmp_path, "cost,slope", text, returns)
 
 
 ENDS = """

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.branches import Branch
+from bptt_verifier.reference import selection
 from bptt_verifier.reference.overflows import EXPONENT
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import (
@@ -17,6 +18,7 @@ from bptt_verifier.reference.selection import (
     NOT_FINITE,
     OTHER_PATH,
     OVERFLOW,
+    ROUNDED_OFF,
     SATURATING,
     VAGUE,
     Examined,
@@ -135,6 +137,16 @@ def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_giv
         for number in (1, 2):  # drawn in float64 and in float32
             set_operand(monkeypatch, [drawn])
             assert (chosen.examine(Point(number)) == OVERFLOW) is left_out
+
+
+def test_points_at_which_a_branch_stands_for_another_formula_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = selector(follow_with())
+    set_operand(monkeypatch, [1.0])
+    assert isinstance(chosen.examine(Point(1)), Examined)
+    monkeypatch.setattr(selection, "rounds_off", lambda program, slots: True)
+    assert chosen.examine(Point(0)) == chosen.examine(Point(1)) == ROUNDED_OFF
 
 
 @pytest.mark.parametrize(("flaw", "exponent"), [(None, 700.0), (KINK, EXPONENT), (VAGUE, EXPONENT)])

@@ -48,3 +48,4 @@ def set_operand(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     """Make this the operand of every operation."""
     monkeypatch.setattr(selection, "forward", lambda program, wide: [np.asarray(value, float)])
     monkeypatch.setattr(selection, "find_taken", lambda program, slots: set())
+    monkeypatch.setattr(selection, "rounds_off", lambda program, slots: False)
