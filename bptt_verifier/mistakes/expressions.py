@@ -36,6 +36,8 @@ OPERATIONS = {
     "concatenate": "joined array",
     "gather": "lookup",
 }
+# Operations that lay an array out anew, as np.outer does.
+MOVED = frozenset("broadcast_in_dim reshape expand_dims".split())
 PLACES = {"dot_general": "factor", "mul": "factor", "add": "term", "sub": "side"}
 
 # The operation of each operator, and of each function of NumPy that has operands in its order.
@@ -109,7 +111,24 @@ def read_operand(equation: Operation, operand: int) -> str:
 
 
 def name_operand(known: Structure, number: int, operand: int) -> str:
-    """Name an operand: as the source writes it, by its parameter, or by its number."""
+    """Name an operand, and its place where several that are not the same have this name."""
+    operations = known.program.operations
+    name, inputs = spell_operand(known, number, operand), operations[number].inputs
+    made = {k: operations[known.producer[s]] for k, s in enumerate(inputs) if s in known.producer}
+    kinds = {k: (each.name, each.where) for k, each in made.items()}
+    alike = [k for k, kind in kinds.items() if kind == kinds.get(operand)]
+    if len({inputs[k] for k in alike}) < 2 or not name.startswith("`"):
+        return name
+    if any(spell_operand(known, number, k) != name for k in (alike[0], alike[-1])):
+        return name
+    place = alike.index(operand)
+    which = ORDINAL[place] if place < len(ORDINAL) else f"{place + 1}th"
+    which = "last" if place + 1 == len(alike) else which
+    return f"{name} in the {which} of its {len(alike)} places"
+
+
+def spell_operand(known: Structure, number: int, operand: int) -> str:
+    """Spell an operand: as the source writes it, by its parameter, or by its number."""
     equation, constants = known.program.operations[number], known.program.constants
     slot = equation.inputs[operand]
     text = read_operand(equation, operand)
@@ -123,10 +142,10 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
         found = write_expression(known, known.producer[slot])
         inner = known.program.operations[known.producer[slot]]
         step = known.step.get(known.producer[slot])
+        if inner.name in MOVED and inner.where and inner.where == equation.where:
+            return spell_operand(known, known.producer[slot], 0)
         if inner.where and inner.where == equation.where and step == known.step.get(number):
             # Of a function such as the mean.
-            if inner.name == "broadcast_in_dim":
-                return name_operand(known, known.producer[slot], 0)
             if inner.name == "reduce_sum":
                 return "its sum"
             kind, operation = PLACES.get(equation.name, "operand"), name_operation(equation)

@@ -49,7 +49,7 @@ def describe_cases(
         have = "has" if damped == 1 else "have"
         notes.append(
             f"{damped} of {total} cases {have} smaller values than usual: at larger ones the "
-            "gradient is ill-conditioned, or float32 would overflow."
+            "gradient is ill-conditioned, or float32 may overflow."
         )
     keeping = sum(selection.keeping for selection in selections)
     if keeping:

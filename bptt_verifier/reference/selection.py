@@ -47,7 +47,7 @@ CONDITION = {np.dtype(np.float64): 2.0**20, np.dtype(np.float32): 2.0**10}
 
 NOT_FINITE = "the loss or its gradient is not finite there"
 KINK = "the loss has a kink there"
-OVERFLOW = "float32 would overflow there"
+OVERFLOW = "float32 may overflow there"
 ROUNDED_OFF = "a branch there stands for a formula that differs by less than 2⁻²⁶ of its value"
 VAGUE = "the gradient is ill-conditioned there"
 OTHER_PATH = "the loss takes a path through its branches there that was not traced"

@@ -130,3 +130,52 @@ def test_a_product_of_which_one_part_alone_passes_back_is_said_to_do_so() -> Non
     for part in ("a[:2]", "a[2:]"):
         assert f"the gradient passed on to `h` comes from `{part}` alone" in said
         assert f"no gradient is passed on to `h` from `{part}`" in said
+
+
+def name_all(loss: Any, *operations: str) -> list[str]:
+    with use_float64():
+        known = structure(trace(loss, {"W": np.ones((2, 2)), "b": np.ones(2)}))
+    (number,) = [n for n, each in enumerate(known.program.operations) if each.name in operations]
+    return [
+        name_operand(known, number, k) for k in range(len(known.program.operations[number].inputs))
+    ]
+
+
+@pytest.mark.parametrize("length", [2, 9])
+def test_operands_of_the_same_words_are_told_by_their_places(length: int) -> None:
+    def stacked(p: Any, xp: Any) -> Any:
+        h, states = p["b"], []
+        for _ in range(length):
+            h = xp.tanh(p["W"] @ h)
+            states.append(h)
+        return xp.sum(xp.array([*states]) ** 2)
+
+    places = ["first", "second", "third", "fourth", "fifth", "sixth", "7th", "8th", "last"]
+    places = [*places[: length - 1], "last"]
+    word = '`xp.tanh(p["W"] @ h)`'
+    assert name_all(stacked, "stack", "concatenate") == [
+        f"{word} in the {p} of its {length} places" for p in places
+    ]
+
+
+def test_so_are_the_factors_of_an_outer_product_that_are_laid_out_anew() -> None:
+    def outer(p: Any, xp: Any) -> Any:
+        h = xp.tanh(p["W"] @ p["b"])
+        return xp.sum(xp.outer(h, h))
+
+    word = '`xp.tanh(p["W"] @ p["b"])`'
+    assert name_all(outer, "mul") == [
+        f"{word} in the {p} of its 2 places" for p in ("first", "last")
+    ]
+
+
+def test_operands_of_other_words_or_of_one_value_need_no_place() -> None:
+    def other(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.array([xp.exp(p["b"]), xp.sin(p["b"])]))
+
+    def square(p: Any, xp: Any) -> Any:
+        h = xp.tanh(p["W"] @ p["b"])
+        return xp.sum(h * h)
+
+    assert name_all(other, "stack", "concatenate") == ['`xp.exp(p["b"])`', '`xp.sin(p["b"])`']
+    assert name_all(square, "mul") == ["`h`", "`h`"]
