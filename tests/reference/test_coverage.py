@@ -77,7 +77,7 @@ def test_smaller_values_than_usual_are_said_where_they_show_something(
     notes = describe(select(damped=damped, telling=Counter({"W": telling, "b": telling})))
     sentence = (
         " smaller values than usual: at larger ones the gradient is ill-conditioned, or float32 "
-        "would overflow."
+        "may overflow."
     )
     assert [note for note in notes if note.endswith(sentence)] == [said + sentence] * bool(said)
 
