@@ -62,20 +62,41 @@ def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients 
     """Draw the formulas of a right submission, other than the loss's.
 
     They are finite at the parameters given, which no verdict leaves out. An exponential is not
-    where it overflows, which is the formula's fault and not the judge's. None where none of the
-    formulas drawn is, as where all of them overflow.
+    where it overflows, which is the formula's fault and not the judge's. Nor is a path there that
+    underflows in the derivative of e^z ÷ Σ e^z, though all numbers are finite. None where none of
+    the formulas drawn is right, as where all of them overflow.
     """
     for _ in range(DRAWS):
         f = draw_formulas(rng, model.formulas.activation)
         if f != model.formulas:
-            found = (
-                by_jax(model, f, style)
-                if style.startswith("jax")
-                else by_hand(model, f._replace(rotation="complex"), style)
-            )
-            if is_finite_where_given(model, found):
+            found = compute_by(model, f, style)
+            shifted = compute_by(model, f._replace(softmax="shifted"), style)
+            plain = f.softmax == "plain" and style == "jax default"
+            if is_finite_where_given(model, found) and not (
+                plain and loses_paths_where_given(model, found, shifted)
+            ):
                 return found
     return None
+
+
+def compute_by(model: Model, f: Formulas, style: str) -> Gradients:
+    """The gradients by these formulas, by hand or by jax.grad."""
+    if style.startswith("jax"):
+        return by_jax(model, f, style)
+    return by_hand(model, f._replace(rotation="complex"), style)
+
+
+def loses_paths_where_given(model: Model, gradients: Gradients, shifted: Gradients) -> bool:
+    """True if gradients are no more those of the same formulas with the maximum subtracted.
+
+    The derivative of p / s by s is −p / s². From s = 2⁶⁴ on its square overflows float32, and what
+    passes through the sum of a softmax is lost.
+    """
+    for each in model.settings:
+        one, other = (g({n: np.array(v) for n, v in each.items()}) for g in (gradients, shifted))
+        if any(np.max(np.abs(one[n] - other[n])) > np.max(np.abs(other[n])) / 2 for n in one):
+            return True
+    return False
 
 
 def is_finite_where_given(model: Model, gradients: Gradients) -> bool:

@@ -1,6 +1,7 @@
 """The random models of the campaign: right where they should be, and wrong where they should be."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from campaign import submissions
 from campaign.formulas import FUNCTIONS, SIGMOID, SOFTMAXES, draw_formulas
 from campaign.mistakes import LINES, draw_wrong, list_changes, plant
 from campaign.models import BACK, RUN, Model, derive, draw_model, run
-from campaign.submissions import by_hand, draw_right
+from campaign.submissions import by_hand, by_jax, draw_right, loses_paths_where_given
 
 SEED = 1
 POOLINGS = "last", "mean", "attention", "every step"
@@ -152,6 +153,33 @@ def test_a_right_submission_is_finite_at_the_parameters_given() -> None:
             assert gradients is not None
             found = gradients(model.settings[0])
             assert all(np.isfinite(value).all() for value in found.values())
+
+
+@pytest.mark.rest
+def test_a_right_submission_loses_no_path_to_underflow_at_the_parameters_given() -> None:
+    """In this model in float32, jax.grad of a plain softmax is wrong there, and finite."""
+    model = draw_model(2202, 45)
+    with jax.numpy_dtype_promotion("standard"):
+        plain = by_jax(model, model.formulas._replace(softmax="plain"), "jax default")
+        shifted = by_jax(model, model.formulas._replace(softmax="shifted"), "jax default")
+        assert submissions.is_finite_where_given(model, plain)
+        assert loses_paths_where_given(model, plain, shifted)
+        drawn = draw_right(model, np.random.default_rng([2202, 45, 0, 7]), "jax default")
+        assert drawn is not None
+        assert not loses_paths_where_given(model, drawn, shifted)
+
+
+@pytest.mark.parametrize(("share", "lost"), [(0.0, False), (0.4, False), (0.6, True)])
+def test_a_path_is_lost_where_half_of_a_gradient_is(share: float, lost: bool) -> None:
+    stated: Any = SimpleNamespace(settings=({"w": np.ones(2)}, {"w": np.array([1.0, -4.0])}))
+
+    def less(p: Any) -> Any:
+        return {"w": p["w"] * (1 - share), "b": np.ones(1)}
+
+    def whole(p: Any) -> Any:
+        return {"w": p["w"], "b": np.ones(1)}
+
+    assert loses_paths_where_given(stated, less, whole) is lost
 
 
 def test_no_right_submission_is_drawn_where_no_formula_is_finite(
