@@ -70,11 +70,11 @@ def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients 
         f = draw_formulas(rng, model.formulas.activation)
         if f != model.formulas:
             found = compute_by(model, f, style)
+            if not is_finite_where_given(model, found):
+                continue
             shifted = compute_by(model, f._replace(softmax="shifted"), style)
-            plain = f.softmax == "plain" and style == "jax default"
-            if is_finite_where_given(model, found) and not (
-                plain and loses_paths_where_given(model, found, shifted)
-            ):
+            quotient = f.softmax == "plain" and style == "jax default"
+            if not (quotient and loses_paths_where_given(model, found, shifted)):
                 return found
     return None
 

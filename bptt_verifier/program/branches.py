@@ -1,6 +1,7 @@
 """Branches of a traced loss: the sides of each `where`, maximum, clip and `cond`, taken or not."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,17 +106,16 @@ def rounds_off(program: Program, values: Sequence[Any]) -> bool:
         start[slot] = variables.pop()
         if operation.name in ELEMENTARY or not bent.isdisjoint(operation.inputs):
             bent.add(slot)
-        if operation.name != "select_n" or len(operation.inputs) != 3:
-            continue
         which, *sides = operation.inputs
-        plain = [n for n, side in enumerate(sides) if side not in bent]
-        if len(plain) != 1 or which not in made or len({*made[which].inputs}) < 2:  # a != a
-            continue
+        if operation.name != "select_n" or len({*getattr(made.get(which), "inputs", ())}) < 2:
+            continue  # a != a finds what is no number
         where, *pieces = (align(values[each], len(operation.shapes[0])) for each in (which, *sides))
-        with np.errstate(all="ignore"):
-            gap = np.abs(pieces[0] - pieces[1]) / np.abs(pieces[plain[0]])
-        if ((where == plain[0]) & (gap > SAME) & (gap < CLOSE)).any():
-            return True
+        for plain, other in product(range(len(sides)), repeat=2):
+            if sides[plain] not in bent and sides[other] in bent:
+                with np.errstate(all="ignore"):
+                    gap = np.abs(pieces[plain] - pieces[other]) / np.abs(pieces[plain])
+                if ((where == plain) & (gap > SAME) & (gap < CLOSE)).any():
+                    return True
     return False
 
 

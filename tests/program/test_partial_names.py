@@ -96,6 +96,19 @@ def test_a_result_of_no_shape_of_an_argument_is_refused(returns: str, tmp_path: 
         read(tmp_path, "cost,slope", TWO.replace("SIZE", "3"), returns)
 
 
+def test_a_result_of_the_shape_of_inputs_as_well_is_refused(tmp_path: Path) -> None:
+    text = TWO.replace("SIZE", "3").replace("w, y)", "w, x, y)").replace("@ w", "@ (w + x)")
+    with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
+        read(tmp_path, "cost,slope", text.replace("w = draw(2)", "w, x = draw(2), draw(2)"),
+             "return total")  # fmt: skip
+
+
+def test_one_of_several_results_has_the_name_of_a_gradient(tmp_path: Path) -> None:
+    text = TWO.replace("SIZE", "3")
+    with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
+        read(tmp_path, "cost,slope", text, "more = A @ w; return dict(total=total, more=more)")
+
+
 def test_a_result_of_a_shape_that_two_arrays_have_is_of_neither(tmp_path: Path) -> None:
     text = TWO.replace("draw(SIZE)", "draw(3); shift = draw(2)").replace("A @ w", "A @ (w + shift)")
     for returns in ("return total", "return 1.0 * total"):
