@@ -97,7 +97,6 @@ def rounds_off(program: Program, values: Sequence[Any]) -> bool:
     of every slot.
     """
     start, bent, constants = dict[int, int](), set[int](), program.constants
-    made = {slot: each for each in program.operations for slot in each.outputs}
     for operation in program.operations:
         variables = {start.get(each, each) for each in operation.inputs if each not in constants}
         if len(variables) != 1 or operation.name not in ENTRYWISE | ELEMENTARY:
@@ -106,9 +105,9 @@ def rounds_off(program: Program, values: Sequence[Any]) -> bool:
         start[slot] = variables.pop()
         if operation.name in ELEMENTARY or not bent.isdisjoint(operation.inputs):
             bent.add(slot)
+        if operation.name != "select_n":
+            continue
         which, *sides = operation.inputs
-        if operation.name != "select_n" or len({*getattr(made.get(which), "inputs", ())}) < 2:
-            continue  # a != a finds what is no number
         where, *pieces = (align(values[each], len(operation.shapes[0])) for each in (which, *sides))
         for plain, other in product(range(len(sides)), repeat=2):
             if sides[plain] not in bent and sides[other] in bent:

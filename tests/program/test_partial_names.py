@@ -106,7 +106,7 @@ def test_a_result_of_the_shape_of_inputs_as_well_is_refused(tmp_path: Path) -> N
 def test_one_of_several_results_has_the_name_of_a_gradient(tmp_path: Path) -> None:
     text = TWO.replace("SIZE", "3")
     with pytest.raises(ValueError, match="expected the gradients of arrays that it uses"):
-        read(tmp_path, "cost,slope", text, "more = A @ w; return dict(total=total, more=more)")
+        read(tmp_path, "cost,slope", text, "more = A @ w; return dict(total=total, dmore=more)")
 
 
 def test_a_result_of_a_shape_that_two_arrays_have_is_of_neither(tmp_path: Path) -> None:
