@@ -169,7 +169,8 @@ def overwrite(
                     mixed[operations[number].outputs[0]] = values[operations[other].outputs[0]]
         if initial:
             for slot in find_initial_slots(known, find_initial_edges(known), edges):
-                mixed[slot] = last
+                # One of fewer axes is left, since what it meets has no room for the last state.
+                mixed[slot] = last if values[slot].ndim == last.ndim else values[slot]
             changes |= replace_beginnings(known, slots, values)
     found = sweep_back(known.program, mixed, [merge_at(mixed, made) | changes])
     return {name: found[slot][0] for name, slot in known.program.leaves.items()}

@@ -314,24 +314,29 @@ def rebuild_operands(
 ) -> list[Any]:
     """Compute operands of a product again, with other values in the place of one part.
 
-    A value of another shape than the part, as in layers of several widths, contributes nothing.
+    A value of another shape than the part, as in layers of several widths, contributes nothing;
+    nor does an operand that is a constant and of no shape that any other operand has.
     """
     operations, result = known.program.operations, list[Any]()
-    template = operations[known.producer[slots[-1]]]
+    sources = [known.producer[slot] for slot in slots if slot in known.producer]
+    templates = {values[operations[k].outputs[0]].shape: operations[k] for k in sources}
     for slot, other in zip(slots, shifted, strict=True):
-        source = operations[known.producer[slot]] if slot in known.producer else template
-        alike = source.shapes == template.shapes
-        shape = values[(template if alike else source).inputs[part]].shape
+        like = templates.get(values[slot].shape)
+        if like is None:
+            result.append(None)
+            continue
+        shape = values[like.inputs[part]].shape
         value = np.zeros(shape) if other is None else values[other]
         if value.shape != shape:
             result.append(None)
         elif slot in known.producer:
+            source = operations[known.producer[slot]]
             given = [values[each] for each in source.inputs]
             given[part] = value
             result.append(evaluate(source, given)[0])
         else:  # a constant that joins constants
-            axis = template.params["dimension"] + 1
-            start = sum(values[each].shape[axis] for each in template.inputs[:part])
+            axis = like.params["dimension"] + 1
+            start = sum(values[each].shape[axis] for each in like.inputs[:part])
             joined = np.array(values[slot], float)
             place = [slice(None)] * joined.ndim
             place[axis] = slice(start, start + shape[axis])
@@ -361,7 +366,7 @@ def list_shifts(
     yield join(lambda part, a: [*part[1:], a], after), "", following_step
     yield join(lambda part: [*part[1:], part[-1]]), "", following_step
     guarded = f"{following_step}, and at the first step with nothing"
-    yield join(lambda part, a: [None, *part[2:], a], after), "", guarded
+    yield join(lambda part, a: [None, *part[2:], a][: len(part)], after), "", guarded
     yield join(lambda part: [None, *part[:-1]]), "", previous
     later = "the value of {} two iterations later"
     yield join(lambda part, a: [*part[2:], a, None][-len(part) :], after), "", later

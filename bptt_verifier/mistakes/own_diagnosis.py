@@ -167,9 +167,7 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
     if effort.ended:
         said += f"; the search ended after its limit of {effort.seconds:g} s of processor time"
     if known.failures:
-        first, *_ = known.failures.values()
-        what, count = first.what, len(known.failures)
-        said += f"; {count} of the mistakes cannot be computed in this model, the first for {what}"
+        said += f"; {len(known.failures)} of the mistakes cannot be computed in this model"
     part = find_partial_explanation(known, evidence, wrong)
     parts = describe_parts(known.structure, evidence, wrong)
     zeros = describe_zeros(known.structure, evidence, wrong)
@@ -178,7 +176,9 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         *filter(None, [zeros, added, part, parts]),
         *list_places(known.structure, evidence, wrong),
     ]
+    reasons = list(dict.fromkeys(each.what for each in known.failures.values()))
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
+    details |= {"not computed": reasons} if reasons else {}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
 
 

@@ -78,5 +78,8 @@ def move(known: Structure, values: Sequence[Any], name: str) -> tuple[bool, dict
 
 def differ(before: Any, after: Any, most: float) -> bool:
     """Tell whether two values of a slot differ by more than rounding."""
-    with np.errstate(all="ignore"):
-        return not bool(np.all((before == after) | (np.abs(after - before) <= most)))
+    same = before == after
+    if np.issubdtype(np.result_type(before), np.number):  # not bool, which has no difference
+        with np.errstate(all="ignore"):
+            same = same | (np.abs(after - before) <= most)
+    return not bool(np.all(same))
