@@ -24,6 +24,7 @@ ENTRYWISE = frozenset({*UNARY, *BINARY, *TESTS, "integer_pow", "select_n"})
 # differences. Those at which a value is not finite say nothing.
 POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-12, 20) for sign in (-1, 1)])
 NEARBY = 2.0**-10
+VANISHED = 4 * 1075 * np.log(2.0)  # from here on even e^(-x/4) is zero in float64
 LEVEL = 2.0**-10  # a slope that changes by less, of the largest, is constant
 
 
@@ -86,7 +87,8 @@ def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
 
     They multiply it by a cotangent, and by a number that may be its inverse. `ct` are absolute
     values, and `units` those of the formats that are imitated, of which the coarsest counts. The
-    result is in units of it. An infinite exponent, as a mask has, is exact: e^-∞ has no inverse.
+    result is in units of it. An exponent that is infinite or VANISHED, as of a mask, is exact: all
+    formulas have zeros there, and no inverse of them is finite.
     """
     unit = float(np.max(units))
     smallest = find_smallest(unit)
@@ -95,7 +97,7 @@ def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
         return 0.0
     with np.errstate(all="ignore"):
         lost = np.fmin(ct, smallest * np.exp(exponents)) / unit
-    return np.where(np.isfinite(exponents), lost, 0.0)
+    return np.where(exponents < VANISHED, lost, 0.0)
 
 
 def is_linear(program: Program, operation: Operation, slot: int) -> bool:

@@ -208,9 +208,18 @@ def test_an_infinite_exponent_loses_nothing() -> None:
     assert list(lost > 0) == [False, True, False]
 
 
-def test_states_that_a_mask_excludes_leave_the_allowed_errors_small() -> None:
+def test_an_exponent_whose_fourth_root_is_zero_loses_nothing() -> None:
+    zero = 4 * 1075 * np.log(2)  # half of the smallest number above zero is 2⁻¹⁰⁷⁵
+    a = np.array([zero + 1.0, zero - 1.0, 1e30])
+    assert (np.exp(-a / 4) == 0).tolist() == [True, False, True]
+    lost = measure_underflow(np.ones(3), a, np.array([2.0**-24]))
+    assert (lost > 0).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, -1e30, -1e9])
+def test_states_that_a_mask_excludes_leave_the_allowed_errors_small(lowest: float) -> None:
     def loss(params: Any, xp: Any) -> Any:  # the middle of a lattice that no path reaches
-        unreached = xp.logaddexp(-np.inf, -np.inf) + params["w"][2]
+        unreached = xp.logaddexp(lowest, lowest) + params["w"][2]
         return xp.logaddexp(params["w"][0] * params["w"][1], unreached)
 
     model = prepare(loss, {"w": np.array([0.3, -0.2, 0.5])}, cases=4)
