@@ -63,6 +63,7 @@ class Calls:
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}
+        self.left_out: tuple[str, ...] = ()  # arrays whose gradients are returned, not compared
         self.adds = find_torch() is not None and adds_to_gradients(function)
         self.structure = structure
         self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
@@ -116,6 +117,15 @@ class Calls:
             raise CodeRaisedError(f"{self.name} raised {found.what} at {found.where}")
         return found  # type: ignore[no-any-return]
 
+    def find_chosen_inputs(self, names: Collection[str]) -> dict[str, ArrayPlace]:
+        """Find the float arrays of these names among the arguments of an object's methods."""
+        found = dict[str, ArrayPlace]()
+        for path, value in walk(self.roots["arguments"], (), ()) if names else ():
+            name = name_leaf(path[1:], False) if len(path) > 1 else ""
+            if name in names and is_float_array(value):
+                found.setdefault(name, ArrayPlace("arguments", path, path[1:], value))
+        return found
+
     def list_places(
         self, call: Callable[..., Any], updates: bool, chosen: Collection[str] = ()
     ) -> dict[str, ArrayPlace]:
@@ -147,6 +157,8 @@ class Calls:
                     place = ArrayPlace(root, path, keys, value)
                     if is_float_array(value):
                         found.setdefault(name_leaf(keys, False), place)
+        if not functions:
+            found |= self.find_chosen_inputs({*chosen} - {*found})
         self.places, params = found, {name: copy_array(each.array) for name, each in found.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))

@@ -4,10 +4,11 @@ The parameters are float arrays among its attributes that `forward` does not set
 are returned by `backward`, or left in attributes such as `dW` or `grads["W"]`. The loss is what
 `forward`, a method `loss` or `backward` returns, or what they leave in an attribute such as `loss`.
 Where there is none and `backward` takes the gradient of what `forward` returns, the loss is the sum
-of that output times fixed random weights.
+of that output times fixed random weights. Inputs whose gradients `backward` then returns, as a
+layer does, are parameters as well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from types import MappingProxyType, SimpleNamespace
@@ -288,9 +289,29 @@ def read_passes(
     results = Results(state, names, loss)
     calls.run = run
     code = assemble(calls, of_loss, whole, results, chosen, said)
+    if calls.weighted and calls.left_out and not (chosen or calls.pair):
+        layer = Calls(name, functions[forward], roots)
+        layer.backward, layer.weighted, layer.run = calls.backward, True, run
+        every = [*code.params, *calls.left_out]
+        both = layer.make(run_forward), layer.make(run)
+        found = attempt(lambda: assemble(layer, *both, results, every, said))
+        if not isinstance(found, Failure) and has_whole_gradients(found, calls.left_out):
+            calls, code = layer, found
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def has_whole_gradients(code: OwnCode, names: Collection[str]) -> bool:
+    """True if the gradients of these inputs of a layer have their shapes: none is of one step."""
+    slopes = attempt(lambda: code.gradients(code.params)[1])
+    if isinstance(slopes, Failure):
+        return False
+    return all(
+        name in code.params
+        and np.shape(to_array(slopes[name])) == np.shape(to_array(code.params[name]))
+        for name in names
+    )
 
 
 def describe_output(path: Keys, names: Mapping[Keys, str]) -> str:

@@ -349,6 +349,7 @@ def assemble(
         calls.places = {name: places[name] for name in wanted or found}
     compared = [*found.values(), *([] if container is None else [("result", *container, "")])]
     left_out = find_left_out(calls, listed, sources, compared, results.state)
+    calls.left_out = tuple(left_out)
     if not calls.structure:
         said += describe_parameters(calls.places, places, compared, left_out)
     said += by_part.said + describe_left_out(left_out)

@@ -1,0 +1,105 @@
+"""Gradients of a layer's inputs, which `backward` returns, are compared as those of weights are."""
+
+from pathlib import Path
+
+import pytest
+
+from bptt_verifier.judge.files import read_file
+from tests.support.own_files import list_wrong, read_own
+
+NORMALISATION = """
+import numpy as np
+class Norm:
+    def __init__(self, D):
+        self.gamma, self.beta = np.ones(D), np.zeros(D)
+    def forward(self, x):
+        self.s = np.sqrt(x.var(-1, keepdims=True) + 0.01)
+        self.n = (x - x.mean(-1, keepdims=True)) / self.s
+        return self.gamma * self.n + self.beta
+    def backward(self, dout):
+        self.dgamma, self.dbeta = (dout * self.n).sum(0), dout.sum(0)
+        d = dout * self.gamma
+        mean = (d * self.n).mean(-1, keepdims=True)
+        dx = (d - d.mean(-1, keepdims=True) - self.n * mean) / self.s
+        return dx
+norm = Norm(4)
+x = np.random.default_rng(0).normal(2.0, 3.0, (3, 4))
+norm.backward(np.ones_like(norm.forward(x)))
+"""
+WITH_A_STATE = """
+import numpy as np
+class Layer:
+    def __init__(self):
+        self.U, self.W = np.ones((2, 3)) / 3, np.eye(3) / 2
+    def forward(self, x, h0):
+        self.x, self.h = x, [h0]
+        for each in x:
+            self.h.append(np.tanh(each @ self.U + self.h[-1] @ self.W))
+        return self.h[-1]
+    def backward(self, dh):
+        self.dU, self.dW, dx = np.zeros((2, 3)), np.zeros((3, 3)), np.zeros_like(self.x)
+        for t in reversed(range(len(self.x))):
+            da = dh * (1 - self.h[t + 1] ** 2)
+            self.dU += np.outer(self.x[t], da)
+            self.dW += np.outer(self.h[t], da)
+            dx[t] = self.U @ da
+            dh = self.W @ da
+        dh0 = dh
+        return dx, dh0
+x, layer = np.random.default_rng(1).normal(size=(4, 2)), Layer()
+layer.forward(x, np.full(3, 0.2))
+layer.backward(np.ones(3))
+"""
+OF_THE_LAST_STEP = WITH_A_STATE.replace(", dx = ", ", _ = ").replace("dx[t] =", "dx =")
+
+
+CHANGES: dict[str, tuple[str, str, str, set[str]]] = {
+    "right": (NORMALISATION, "", "", set()),
+    "a path of the normalisation": (NORMALISATION, " - self.n * mean)", ")", {"x"}),
+    "right with a state": (WITH_A_STATE, "", "", set()),
+    "of x": (WITH_A_STATE, "self.U @ da", "da[:2]", {"x"}),
+    "of h0": (WITH_A_STATE, "dh0 = dh", "dh0 = self.W @ dh", {"h0"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_gradient_of_an_input_that_a_layer_returns_is_compared(
+    name: str, tmp_path: Path
+) -> None:
+    source, right, written, wrong = CHANGES[name]
+    assert source.count(right) == 1 or not right
+    found = read_own(tmp_path, source.replace(right, written) if right else source)
+    inputs = ["x"] if source is NORMALISATION else ["x", "h0"]
+    assert [*found.params][2:] == inputs
+    assert found.said.endswith(f", {', '.join(inputs)}.")
+    assert list_wrong(found) == wrong
+
+
+def test_the_gradient_of_one_step_of_an_input_is_left_and_the_report_says_so(
+    tmp_path: Path,
+) -> None:
+    found = read_own(tmp_path, OF_THE_LAST_STEP)
+    assert [*found.params] == ["U", "W"]
+    assert "not compared: the gradient of x, h0, taken for data unless --params" in found.said
+    assert not list_wrong(found)
+
+
+@pytest.mark.parametrize("chosen", [("x",), ("U", "x"), ("h0", "W"), ("U", "W", "x", "h0")])
+def test_inputs_of_a_layer_are_parameters_where_they_are_named(
+    chosen: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "layer.py"
+    path.write_text(WITH_A_STATE)
+    found = read_file(path, None, None, {}, chosen)
+    assert [*found.params] == [*chosen]
+    assert not list_wrong(found)
+    path.write_text(WITH_A_STATE.replace("self.U @ da", "da[:2]"))
+    found = read_file(path, None, None, {}, chosen)
+    assert list_wrong(found) == {"x"}.intersection(chosen)
+
+
+def test_a_name_that_no_method_has_is_refused_with_those_of_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "layer.py"
+    path.write_text(WITH_A_STATE)
+    with pytest.raises(ValueError, match="names of float arrays that Layer uses, U, W, found z"):
+        read_file(path, None, None, {}, ("z",))
