@@ -1,12 +1,14 @@
 """Neighbours of a case, which show whether a submission's errors are rounding."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.reference.case import Case
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
@@ -190,9 +192,13 @@ def collect_errors(
 
 
 def ask_neighbours(attempt: Try, subject: Subject, case: Case, distance: float) -> list[Compared]:
-    """Compare at the neighbours of a case; those at which the submission fails are left out."""
-    asked = (attempt(subject.displace(case, k, distance)) for k in range(NEIGHBOURS))
-    return [near for near in asked if near is not None]
+    """Compare at the neighbours of a case; those at which the code fails are left out."""
+    found = list[Compared]()
+    for k in range(NEIGHBOURS):
+        with suppress(CodeRaisedError):  # the loss may be defined elsewhere alone
+            near = attempt(subject.displace(case, k, distance))
+            found += [] if near is None else [near]
+    return found
 
 
 def settle(

@@ -1,6 +1,7 @@
 """The user's own model as a subject: any loss, any layout of the parameters."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from inspect import unwrap
 from typing import Any
@@ -13,7 +14,7 @@ from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.attempt import CodeRaisedError, copies
 from bptt_verifier.program.fixed_points import Iteration, find_iterations, has_converged
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.precision import isolate_float64
@@ -202,13 +203,18 @@ class OwnSubject(Subject):
         own = failing.case.point.setting
         smaller = (k for k, size in enumerate(sizes) if size < sizes[own])
         settings = [*sorted(smaller, key=sizes.__getitem__)[:SETTINGS], own]
-        tried = (
-            attempt(self.model.make_case(Point(number, setting=setting, digits=digits)))
+        points = (
+            Point(number, setting=setting, digits=digits)
             for setting in settings
             for digits, most in SIMPLE.items()
             for number in range(most)
         )
-        return next((found for found in tried if found is not None and found.fails), failing)
+        for point in points:
+            with suppress(CodeRaisedError):  # the loss may be defined elsewhere alone
+                found = attempt(self.model.make_case(point))
+                if found is not None and found.fails:
+                    return found
+        return failing
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]

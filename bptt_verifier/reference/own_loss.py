@@ -6,7 +6,8 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 
 import sys
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
@@ -14,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
+from bptt_verifier.program.attempt import (
+    MUTED,
+    CodeRaisedError,
+    Failure,
+    attempt,
+    copies,
+    failure_of,
+    type_name,
+)
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, rebuild_before
@@ -121,7 +130,10 @@ class OwnModel(NamedTuple):
         return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
 
     def make_case(self, point: Point) -> Case:
-        """Make the case of a point. Raises ValueError where there is no such setting."""
+        """Make the case of a point.
+
+        Raises ValueError where there is no such setting, CodeRaisedError where the loss raises.
+        """
         number, setting = point.number, point.setting
         if setting >= len(self.params):
             given = f"setting {setting + 1} of {len(self.params)}"
@@ -133,7 +145,8 @@ class OwnModel(NamedTuple):
         options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
         if self.black_box is not None:
-            found = self.black_box.make_case(params, point, self.seed)
+            with self.name_loss():
+                found = self.black_box.make_case(params, point, self.seed)
         else:
             followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
             found = make_case(followed, params, number, self.loss)
@@ -144,6 +157,7 @@ class OwnModel(NamedTuple):
 
         Zeros are moved as well: where a bias is zero and its units are dead, nothing else would
         change a gradient, and its rounding error would be the same at all neighbours.
+        Raises CodeRaisedError where the loss raises, as one of positive parameters may.
         """
         rng = np.random.default_rng([self.seed, number, 5])
         params = {
@@ -151,7 +165,8 @@ class OwnModel(NamedTuple):
             for name, value in case.arguments.items()
         }
         if self.black_box is not None:
-            value, slopes, _ = self.black_box.differentiate(params)
+            with self.name_loss():
+                value, slopes, _ = self.black_box.differentiate(params)
         else:
             setting = case.point.setting
             followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
@@ -166,9 +181,21 @@ class OwnModel(NamedTuple):
 
     def follow(self, params: Mapping[str, Array], setting: int) -> Followed:
         """Compute the loss and gradient at a point, on whatever path it takes there."""
-        found = self.paths[setting].follow(widen(params), most=sys.maxsize)
+        with self.name_loss():
+            found = self.paths[setting].follow(widen(params), most=sys.maxsize)
         assert found is not None
         return found
+
+    @contextmanager
+    def name_loss(self) -> Iterator[None]:
+        """Raise CodeRaisedError, with the line of the loss, in the place of what it raises."""
+        try:
+            yield
+        except BaseException as error:  # an assertion of the user's, or an exit
+            if type(error) is KeyboardInterrupt:
+                raise
+            found = failure_of(error, self.loss)
+            raise CodeRaisedError(f"{self.called} raised {found.what} at {found.where}") from error
 
     def find_program(self, params: Mapping[str, Array], setting: int) -> Program | None:
         """Find the program of the path that the loss takes at a point; None of a black box."""

@@ -1,0 +1,92 @@
+"""Losses that raise an exception outside of their domain, as one of positive parameters may."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import compare_case, verify_own_model
+from bptt_verifier.judge.neighbours import ask_neighbours
+from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.reference.points import Point
+
+PARAMS = {"a": np.array([1.5, 0.7]), "b": np.array(2.0)}
+
+
+def loss(p: Any) -> Any:
+    assert min(*p["a"], p["b"]) > 0, "parameters must be positive"
+    return np.sum(p["b"] * np.log(p["a"]) - p["a"] ** 2)
+
+
+def raising(p: Any) -> Any:
+    if min(*p["a"], p["b"]) <= 0:
+        raise SystemExit("not positive")
+    return loss(p)
+
+
+def untraced(p: Any) -> Any:
+    b = float(p["b"])  # a number of Python's, which JAX does not follow
+    if not b > 0:
+        raise ValueError("b must be positive")
+    return np.sum(p["a"] ** 2) * np.exp(-b)
+
+
+def gradients(p: Any) -> dict[str, Any]:
+    return {"a": p["b"] / p["a"] - 2 * p["a"], "b": np.sum(np.log(p["a"]))}
+
+
+def of_untraced(p: Any) -> dict[str, Any]:
+    e = np.exp(-p["b"])
+    return {"a": 2 * p["a"] * e, "b": -np.sum(p["a"] ** 2) * e}
+
+
+@pytest.mark.parametrize(
+    ("stated", "right"), [(loss, gradients), (raising, gradients), (untraced, of_untraced)]
+)
+def test_a_wrong_gradient_disagrees_though_simple_points_are_outside(
+    stated: Any, right: Any
+) -> None:
+    assert str(verify_own_model(right, loss=stated, params=PARAMS).verdict) == "agrees"
+
+    def wrong(p: Any) -> dict[str, Any]:
+        return right(p) | {"b": -right(p)["b"]}
+
+    report = verify_own_model(wrong, loss=stated, params=PARAMS)
+    assert str(report.verdict) == "disagrees"
+    assert [each.name for each in report.mistakes] == ["sign-flipped"]
+
+
+@pytest.mark.parametrize(("stated", "right"), [(loss, gradients), (untraced, of_untraced)])
+def test_a_case_outside_of_the_domain_is_told_by_what_the_loss_raises(
+    stated: Any, right: Any
+) -> None:
+    def judge_all() -> None:
+        for number in range(20):
+            compare_case(right, stated, PARAMS, f"{number},digits=1")
+
+    with pytest.raises(CodeRaisedError, match=r"raised \w+: \w+ must be positive"):
+        judge_all()
+
+
+def test_neighbours_outside_of_the_domain_are_left_out() -> None:
+    def bounded(p: Any) -> Any:
+        assert p["a"][0] >= 1.5
+        return np.sum(p["a"] ** 2) * p["b"]
+
+    model = prepare(bounded, PARAMS, cases=1)
+    subject, case = OwnSubject(model, gradients), model.make_case(Point(0))
+    found: Any = ask_neighbours(lambda each: each, subject, case, 2.0**-6)  # type: ignore[arg-type, return-value]
+    assert 0 < len(found) < 16
+    assert all(each.arguments["a"][0] >= 1.5 for each in found)
+
+
+def test_ctrl_c_in_a_loss_ends_the_judge() -> None:
+    model = prepare(loss, PARAMS, cases=1)
+    with pytest.raises(KeyboardInterrupt), model.name_loss():
+        raise KeyboardInterrupt
+    said = re.escape("loss(params) raised SystemExit: 3 at ")
+    with pytest.raises(CodeRaisedError, match=said), model.name_loss():
+        raise SystemExit(3)
