@@ -409,6 +409,7 @@ def confirm(model: OwnModel) -> OwnModel:
 
     A case that is contradicted is left out; no verdict is possible where several are.
     """
+    model = leave_out_raising(model)
     contradicted, stated = dict[int, tuple[str, bool]](), dict[str, None]()
     for setting in range(len(model.params)):
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
@@ -441,11 +442,37 @@ def confirm(model: OwnModel) -> OwnModel:
     return model._replace(doubt=unconfirmed[0]) if unconfirmed and not model.doubt else model
 
 
+def leave_out_raising(model: OwnModel) -> OwnModel:
+    """Leave out the drawn cases at which the loss in NumPy raises, though none does in JAX.
+
+    A tracer may pass where a number does not. All cases stay where it raises at the parameters
+    given or everywhere, since no verdict is possible then.
+    """
+    raised = {
+        i: found
+        for i, case in enumerate(model.cases)
+        if isinstance(found := call_loss(model, case), Failure)
+    }
+    own = any(model.cases[i].point.number == 0 for i in raised)
+    if not raised or own or len(raised) == len(model.cases):
+        return model
+    first, count = next(iter(raised.values())), len(raised)
+    said = f"{model.called} raised {first.what} at {first.where}."
+    said += " This case was" if count == 1 else f" The {count} cases at which it raises were"
+    kept = tuple(case for i, case in enumerate(model.cases) if i not in raised)
+    return model._replace(cases=kept, notes=(*model.notes, f"{said} left out."))
+
+
+def call_loss(model: OwnModel, case: Case) -> Any:
+    """Call the loss in NumPy at a case: a number, or a Failure."""
+    loss = model.loss
+    return attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
+
+
 def compare_losses(model: OwnModel, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    loss = model.loss
-    found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
+    loss, found = model.loss, call_loss(model, case)
     if isinstance(found, Failure):
         return f"{model.called} raised {found.what} at {found.where}."
     if "loss" in case.arguments:  # a parameter's name

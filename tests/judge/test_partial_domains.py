@@ -38,6 +38,19 @@ def gradients(p: Any) -> dict[str, Any]:
     return {"a": p["b"] / p["a"] - 2 * p["a"], "b": np.sum(np.log(p["a"]))}
 
 
+def unguarded(p: Any, xp: Any) -> Any:
+    """A loss in which what JAX traces passes the assertion."""
+    if isinstance(p["b"], np.ndarray | np.generic) and p["b"] < 1.5:
+        raise ValueError("b must be 1.5 or more")
+    return xp.sum(p["a"] ** 2) * xp.exp(-p["b"])
+
+
+def of_unguarded(p: Any) -> dict[str, Any]:
+    if p["b"] < 1.5:
+        raise ValueError("b must be 1.5 or more")
+    return of_untraced(p)
+
+
 def of_untraced(p: Any) -> dict[str, Any]:
     e = np.exp(-p["b"])
     return {"a": 2 * p["a"] * e, "b": -np.sum(p["a"] ** 2) * e}
@@ -90,3 +103,45 @@ def test_ctrl_c_in_a_loss_ends_the_judge() -> None:
     said = re.escape("loss(params) raised SystemExit: 3 at ")
     with pytest.raises(CodeRaisedError, match=said), model.name_loss():
         raise SystemExit(3)
+
+
+def test_cases_at_which_the_loss_raises_in_numpy_alone_are_left_out() -> None:
+    report = verify_own_model(of_unguarded, loss=unguarded, params=PARAMS)
+    assert str(report.verdict) == "agrees"
+    (said,) = (note for note in report.notes if "must be 1.5 or more" in note)
+    found = re.search(r" The (\d+) cases at which it raises were left out\.$", said)
+    assert found is not None
+    assert int(found[1]) + report.cases == 24
+    wrong = verify_own_model(
+        lambda p: of_unguarded(p) | {"a": p["a"]}, loss=unguarded, params=PARAMS
+    )
+    assert str(wrong.verdict) == "disagrees"
+
+
+def test_one_case_at_which_the_loss_raises_is_left_out() -> None:
+    model = prepare(unguarded, PARAMS, cases=24)
+    b = sorted(float(case.arguments["b"]) for case in model.cases)
+
+    def but_one(p: Any, xp: Any) -> Any:
+        if isinstance(p["b"], np.ndarray | np.generic) and p["b"] == b[-1]:
+            raise ValueError("not at the largest")
+        return xp.sum(p["a"] ** 2) * xp.exp(-p["b"])
+
+    model = prepare(but_one, PARAMS, cases=24)
+    assert any(note.endswith(" This case was left out.") for note in model.notes)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_no_verdict_is_possible_where_the_loss_raises_at_the_parameters_given(
+    everywhere: bool,
+) -> None:
+    def failing(p: Any, xp: Any) -> Any:
+        known = isinstance(p["b"], np.ndarray | np.generic)
+        if known and (everywhere or p["b"] == PARAMS["b"]):
+            raise ValueError("not here")
+        return xp.sum(p["a"] ** 2) * xp.exp(-p["b"])
+
+    model = prepare(failing, PARAMS, cases=24)
+    assert not any("cases at which it raises" in note for note in model.notes)
+    assert model.refusal is not None
+    assert "raised ValueError: not here" in model.refusal
