@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference import differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
@@ -91,11 +92,15 @@ class BlackBox(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The cases of a black box, the draws that were left out, and gradients that are zero."""
+    """The cases of a black box, the draws that were left out, and gradients that are zero.
+
+    `raising` counts the draws at which the loss raised an exception.
+    """
 
     cases: tuple[Case, ...]
     left_out: int
     zeros: frozenset[str]
+    raising: int = 0
 
 
 def choose_black_box(
@@ -116,7 +121,12 @@ def choose_black_box(
     box = BlackBox(loss, dtype, gradient)
     seconds = max(map(box.estimate_time, settings))
     wanted = min(max(number, len(settings)), CASES, int(BUDGET / seconds))
-    cases, left_out = list[Case](), 0
+    cases, left_out, raising = list[Case](), 0, 0
+
+    def make_telling(values: dict[str, Array], point: Point) -> Case | None:
+        case = box.make_case(values, point, seed)
+        return case if is_telling(case) else None
+
     for setting, params in enumerate(settings):
         share = len(range(setting, wanted, len(settings)))
         points = [Point(0, setting=setting)]
@@ -128,15 +138,19 @@ def choose_black_box(
             if own == share:
                 break
             values = draw_parameters(params, seed=seed, case=point.number, near=point.near)
-            case = box.make_case(values, point, seed)
-            if is_telling(case):
+            drawn = point.number != 0  # at the parameters given, an exception ends the search
+            case = attempt(make_telling, values, point) if drawn else make_telling(values, point)
+            if isinstance(case, Failure):
+                raising += 1
+            elif case is None:
+                left_out += 1
+            else:
                 cases.append(case)
                 own += 1
                 progress(len(cases), wanted)
-            else:
-                left_out += 1
     zeros = [find_zeros(case) for case in cases]
-    return box, Chosen(tuple(cases), left_out, frozenset.intersection(*zeros or [frozenset()]))
+    common = frozenset.intersection(*zeros or [frozenset()])
+    return box, Chosen(tuple(cases), left_out, common, raising)
 
 
 def find_zeros(case: Case) -> frozenset[str]:
@@ -160,9 +174,13 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
     shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
     if shown:
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")
-    if chosen.left_out:
-        notes.append(
-            f"{chosen.left_out} draws were left out, because the reference is not accurate there."
-        )
+    reasons = {
+        "the reference is not accurate there": chosen.left_out,
+        "the loss raises an exception there": chosen.raising,
+    }
+    for reason_why, count in reasons.items():
+        if count:
+            what = "draw was" if count == 1 else "draws were"
+            notes.append(f"{count} {what} left out, because {reason_why}.")
     notes += [f"∂L/∂{name} is zero in all cases, and yours must be, too." for name in chosen.zeros]
     return notes

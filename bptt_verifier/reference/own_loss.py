@@ -64,7 +64,7 @@ from bptt_verifier.reference.scalar_loss import (
     to_scalar,
 )
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
-from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
+from bptt_verifier.reference.selection import OTHER_PATH, RAISES, Selection, Selector, Setting
 from bptt_verifier.reference.stated_derivatives import (
     UNCONFIRMED,
     describe_stated,
@@ -274,13 +274,20 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         def advance(here: int, done: int = done) -> None:
             progress(min(done + here, cases), cases)
 
-        setting = Setting(given, paths, make, number, model.seed)
+        # A tracer may pass where a number does not. Where the parameters given do not, none does.
+        inside = not isinstance(call_loss(loss, given), Failure)
+
+        def raises(values: dict[str, Array], inside: bool = inside) -> bool:
+            return inside and isinstance(call_loss(loss, values), Failure)
+
+        setting = Setting(given, paths, make, number, model.seed, raises)
         selections.append(Selector(setting).select(share, advance))
         model = model._replace(paths=(*model.paths, paths))
     model = model._replace(cases=tuple(c for each in selections for c in each.cases))
     doubt = find_doubt(selections, cases) if model.cases else "There is no case."
-    if doubt and any(selection.left_out[OTHER_PATH] for selection in selections):
-        place = describe_places(model.paths)
+    place = describe_places(model.paths)
+    reasons = (OTHER_PATH, RAISES) if place else (OTHER_PATH,)
+    if doubt and any(each.left_out[why] for each in selections for why in reasons):
         model = model._replace(untraced=f"The loss takes too many paths through branches: {place}.")
     if not model.cases:
         refusal = "The loss or its gradient is not finite or would overflow at all points tried."
@@ -409,7 +416,6 @@ def confirm(model: OwnModel) -> OwnModel:
 
     A case that is contradicted is left out; no verdict is possible where several are.
     """
-    model = leave_out_raising(model)
     contradicted, stated = dict[int, tuple[str, bool]](), dict[str, None]()
     for setting in range(len(model.params)):
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
@@ -442,37 +448,15 @@ def confirm(model: OwnModel) -> OwnModel:
     return model._replace(doubt=unconfirmed[0]) if unconfirmed and not model.doubt else model
 
 
-def leave_out_raising(model: OwnModel) -> OwnModel:
-    """Leave out the drawn cases at which the loss in NumPy raises, though none does in JAX.
-
-    A tracer may pass where a number does not. All cases stay where it raises at the parameters
-    given or everywhere, since no verdict is possible then.
-    """
-    raised = {
-        i: found
-        for i, case in enumerate(model.cases)
-        if isinstance(found := call_loss(model, case), Failure)
-    }
-    own = any(model.cases[i].point.number == 0 for i in raised)
-    if not raised or own or len(raised) == len(model.cases):
-        return model
-    first, count = next(iter(raised.values())), len(raised)
-    said = f"{model.called} raised {first.what} at {first.where}."
-    said += " This case was" if count == 1 else f" The {count} cases at which it raises were"
-    kept = tuple(case for i, case in enumerate(model.cases) if i not in raised)
-    return model._replace(cases=kept, notes=(*model.notes, f"{said} left out."))
-
-
-def call_loss(model: OwnModel, case: Case) -> Any:
-    """Call the loss in NumPy at a case: a number, or a Failure."""
-    loss = model.loss
-    return attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
+def call_loss(loss: Loss, params: Mapping[str, Array]) -> Any:
+    """Call the loss in NumPy: a number, or a Failure."""
+    return attempt(wraps(loss)(lambda: np.asarray(loss(widen(params), np), float)))
 
 
 def compare_losses(model: OwnModel, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    loss, found = model.loss, call_loss(model, case)
+    loss, found = model.loss, call_loss(model.loss, case.arguments)
     if isinstance(found, Failure):
         return f"{model.called} raised {found.what} at {found.where}."
     if "loss" in case.arguments:  # a parameter's name

@@ -15,6 +15,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.branches import Branch, find_taken, list_branches, rounds_off
+from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
@@ -51,16 +52,21 @@ OVERFLOW = "float32 may overflow there"
 ROUNDED_OFF = "a branch there stands for a formula that differs by less than 2⁻²⁶ of its value"
 VAGUE = "the gradient is ill-conditioned there"
 OTHER_PATH = "the loss takes a path through its branches there that was not traced"
+RAISES = "the loss raises an exception there"
 
 
 class Setting(NamedTuple):
-    """Parameters of some shapes, and their traced loss; `make_case` measures allowed errors."""
+    """Parameters of some shapes, and their traced loss; `make_case` measures allowed errors.
+
+    `raises` tells of drawn parameters whether the loss raises an exception there untraced.
+    """
 
     params: dict[str, Array]
     paths: Paths
     make_case: Callable[[dict[str, Array], Followed, Point], Case]
     number: int
     seed: int
+    raises: Callable[[dict[str, Array]], bool] = lambda params: False
 
     def draw(self, point: Point) -> dict[str, Array]:
         """Draw the parameters of a point."""
@@ -216,8 +222,8 @@ class Selector:
         params = self.setting.draw(point)
         wide = {name: value.astype(np.float64) for name, value in params.items()}
         followed = self.follow(wide, first)
-        if followed is None:
-            return OTHER_PATH
+        if isinstance(followed, str):
+            return followed
         loss, slopes, program = float(followed.loss), followed.slopes, followed.path.program
         if not (np.isfinite(loss) and all(np.isfinite(v).all() for v in slopes.values())):
             return NOT_FINITE
@@ -253,15 +259,17 @@ class Selector:
                 features.add(("far out", place))
         return Examined(point, params, followed, slots, frozenset(features))
 
-    def follow(self, wide: dict[str, Array], first: bool = True) -> Followed | None:
-        """Compute the loss and its gradient; None on a path that is not traced."""
+    def follow(self, wide: dict[str, Array], first: bool = True) -> Followed | str:
+        """Compute the loss and its gradient; why there is none on a path that is not traced."""
         paths = self.setting.paths
         # A path that is not known runs the user's code; without a decision, there is only one.
         alone = len(paths.known) == 1 and not paths.known[0].program.outcomes
         follow = partial(paths.follow, first=first)
         found = follow(wide) if alone else attempt(follow, wide)
+        if isinstance(found, Failure) and found.exception != UntraceableError.__name__:
+            return RAISES
         if found is None or isinstance(found, Failure):
-            return None
+            return OTHER_PATH
         slopes = {name: np.asarray(found.slopes[name]) for name in wide}
         result: Followed = found._replace(slopes=slopes)
         return result
@@ -274,8 +282,13 @@ class Selector:
         )
 
     def keep(self, examined: Examined) -> str | None:
-        """Make a point a case unless it has a kink or is ill-conditioned; return that reason."""
+        """Make a point a case unless it has a kink or is ill-conditioned; return that reason.
+
+        Nor is one a case at which the loss raises an exception, but for the parameters given.
+        """
         params = examined.params
+        if examined.point.number != 0 and self.setting.raises(params):
+            return RAISES
         dtype = find_coarsest_dtype(*params.values())
         unit = float(np.finfo(dtype).eps) / 2
         narrow, broad = (self.differ(examined, step * unit) for step in (NARROW, BROAD))
@@ -322,7 +335,7 @@ class Selector:
         for sign in (step, -step):
             neighbour = {n: value + sign * moves[n] for n, value in examined.params.items()}
             followed = self.follow(neighbour)
-            if followed is None:
+            if isinstance(followed, str):
                 return {}
             for name, value in followed.slopes.items():
                 if not np.isfinite(value).all():

@@ -201,16 +201,23 @@ def test_a_gradient_is_zero_if_all_its_entries_are() -> None:
     assert find_zeros(case) == {"a"}
 
 
-@pytest.mark.parametrize("left_out", [0, 3])
-def test_what_was_left_out_and_is_zero_is_said(left_out: int) -> None:
+@pytest.mark.parametrize(("left_out", "raising"), [(0, 0), (3, 0), (1, 2), (0, 1)])
+def test_what_was_left_out_and_is_zero_is_said(left_out: int, raising: int) -> None:
     box = BlackBox(one, np.float64)
-    chosen = Chosen((), left_out, frozenset({"b"}))
+    chosen = Chosen((), left_out, frozenset({"b"}), raising)
     first, *others = describe_differences(box, chosen, "It is text.")
     assert first.startswith("It is text. The reference is therefore central differences")
     assert " in float64, " in first
-    said = ["3 draws were left out, because the reference is not accurate there."]
+    said = [
+        f"{count} {'draw was' if count == 1 else 'draws were'} left out, because {why} there."
+        for count, why in (
+            (left_out, "the reference is not accurate"),
+            (raising, "the loss raises an exception"),
+        )
+        if count
+    ]
     zero = "∂L/∂b is zero in all cases, and yours must be, too."
-    assert others == [*(said if left_out else []), zero]
+    assert others == [*said, zero]
 
 
 def test_the_smallest_errors_that_could_have_been_seen_are_said_of_gradients_not_zero() -> None:

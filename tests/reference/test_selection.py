@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.branches import Branch
+from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.reference import selection
 from bptt_verifier.reference.overflows import EXPONENT
 from bptt_verifier.reference.points import Point
@@ -18,6 +19,7 @@ from bptt_verifier.reference.selection import (
     NOT_FINITE,
     OTHER_PATH,
     OVERFLOW,
+    RAISES,
     ROUNDED_OFF,
     SATURATING,
     VAGUE,
@@ -387,13 +389,36 @@ def test_the_users_code_may_fail_on_a_path_that_is_not_traced_and_on_no_other() 
     def fail(wide: Any) -> Any:
         raise ValueError("on another path")
 
+    def lose(wide: Any) -> Any:
+        raise UntraceableError("an array of text")
+
     def path(outcomes: Any) -> Any:
         return SimpleNamespace(program=SimpleNamespace(outcomes=outcomes, operations=()))
 
     for known in ([path([True])], [path([]), path([])], [path([True])] * 2):
-        assert selector(fail, known=known).follow(ONE) is None
+        assert selector(fail, known=known).follow(ONE) == RAISES
+        assert selector(fail, known=known).examine(Point(1)) == RAISES
+        assert selector(lose, known=known).follow(ONE) == OTHER_PATH
+        assert selector(lambda wide: None, known=known).follow(ONE) == OTHER_PATH
     with pytest.raises(ValueError, match="on another path"):
         selector(fail, known=[path([])]).follow(ONE)
+
+
+def test_a_draw_at_which_the_loss_raises_is_no_case_and_the_parameters_given_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_operand(monkeypatch, [1.0])
+    chosen, asked = selector(follow_with()), list[Any]()
+
+    def raises(params: Any) -> bool:
+        asked.append(params)
+        return True
+
+    chosen.setting = chosen.setting._replace(raises=raises)
+    assert chosen.keep(examined(ONE, 0)) != RAISES
+    assert asked == []
+    assert chosen.keep(examined(ONE, 1)) == RAISES
+    assert len(asked) == 1
 
 
 def test_zeros_are_kept_for_the_first_time_at_any_point_but_those_scaled_up(

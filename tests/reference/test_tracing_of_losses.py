@@ -17,7 +17,7 @@ from bptt_verifier.reference import own_loss
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_loss import OwnModel, trace_and_select, trace_loss
 from bptt_verifier.reference.points import Point
-from bptt_verifier.reference.selection import KINK, OTHER_PATH, Selection
+from bptt_verifier.reference.selection import KINK, OTHER_PATH, RAISES, Selection
 
 PARAMS = {"w": np.array([0.5, 2.0])}
 
@@ -150,7 +150,12 @@ def test_settings_share_the_cases_and_the_progress(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("left_out", "too_many"),
-    [([{OTHER_PATH: 1}, {KINK: 3}], True), ([{}, {OTHER_PATH: 2}], True), ([{KINK: 9}, {}], False)],
+    [
+        ([{OTHER_PATH: 1}, {KINK: 3}], True),
+        ([{}, {OTHER_PATH: 2}], True),
+        ([{}, {RAISES: 2}], False),  # without a branch, no path is the reason
+        ([{KINK: 9}, {}], False),
+    ],
 )
 def test_too_few_cases_on_the_traced_paths_leave_a_loss_untraced(
     left_out: list[dict[str, int]], too_many: bool, monkeypatch: pytest.MonkeyPatch
