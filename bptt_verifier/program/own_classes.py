@@ -426,7 +426,7 @@ def require_data(name: str, arguments: Mapping[str, Any], known: Sequence[Any]) 
     """Raise ValueError where an argument may have been computed from the parameters elsewhere."""
     arrays = [to_array(v) for each in known for _, v in walk(each, (), ()) if is_array(v)]
     for key, given in arguments.items():
-        for _, value in ((path, to_array(each)) for path, each in walk(given, (), ())):
+        for value in (to_array(each) for _, each in walk(given, (key,), ())):
             if value is None or not is_array(value) or np.asarray(value).dtype.kind != "f":
                 continue
             one = np.size(value) == 1 and not key.lower().startswith(COTANGENT)

@@ -311,3 +311,32 @@ net.{one}(np.ones(3)), net.{other}()
     assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
     wrong = read_own(tmp_path, text.replace("FACTOR", "1.3"))
     assert not verify_own_model(wrong.gradients, wrong.loss, wrong.params, cases=2)
+
+
+IN_LISTS = """
+import math
+import numpy as np
+rows, kinds = [[0.5, -1.2], [1.5, 0.3], [-0.7, 2.0]], [1, 0, 1]
+w, b = np.array([0.2, -0.4]), np.array(0.1)
+def cost(w, b, rows, kinds):
+    total = 0.0
+    for x, y in zip(rows, kinds):
+        p = 1 / (1 + math.exp(-(w[0] * x[0] + w[1] * x[1] + b)))
+        total -= y * math.log(p) + (1 - y) * math.log(1 - p)
+    return total
+def gradient(w, b, rows, kinds):
+    dw, db = np.zeros(2), 0.0
+    for x, y in zip(rows, kinds):
+        d = 1 / (1 + math.exp(-(w[0] * x[0] + w[1] * x[1] + b))) - y
+        dw += d * np.array(x)
+        db += d
+    return dw, np.array(db)
+cost(w, b, rows, kinds), gradient(w, b, rows, kinds)
+"""
+
+
+def test_data_may_be_rows_in_lists(tmp_path: Path) -> None:
+    found = read_own(tmp_path, IN_LISTS, "cost,gradient")
+    assert [*found.params] == ["w", "b"]
+    assert not list_wrong(found)
+    assert list_wrong(read_own(tmp_path, IN_LISTS.replace("db += d", "db -= d"))) == {"b"}
