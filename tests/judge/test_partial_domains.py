@@ -57,6 +57,7 @@ def of_untraced(p: Any) -> dict[str, Any]:
     return {"a": 2 * p["a"] * e, "b": -np.sum(p["a"] ** 2) * e}
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize(
     ("stated", "right"), [(loss, gradients), (raising, gradients), (untraced, of_untraced)]
 )
