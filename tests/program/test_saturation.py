@@ -210,10 +210,10 @@ def test_an_infinite_exponent_loses_nothing() -> None:
 
 def test_an_exponent_whose_fourth_root_is_zero_loses_nothing() -> None:
     zero = 4 * 1075 * np.log(2)  # half of the smallest number above zero is 2⁻¹⁰⁷⁵
-    a = np.array([zero + 1.0, zero - 1.0, 1e30])
-    assert (np.exp(-a / 4) == 0).tolist() == [True, False, True]
-    lost = measure_underflow(np.ones(3), a, np.array([2.0**-24]))
-    assert (lost > 0).tolist() == [False, True, False]
+    a = np.array([zero, zero + 1.0, zero - 1.0, 1e30])
+    assert (np.exp(-a / 4) == 0).tolist() == [True, True, False, True]
+    lost = measure_underflow(np.ones(4), a, np.array([2.0**-24]))
+    assert (lost > 0).tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize("lowest", [-np.inf, -1e30, -1e9])
