@@ -121,7 +121,7 @@ class Calls:
         """Find the float arrays of these names among the arguments of an object's methods."""
         found = dict[str, ArrayPlace]()
         for path, value in walk(self.roots["arguments"], (), ()) if names else ():
-            name = name_leaf(path[1:], False) if len(path) > 1 else ""
+            name = name_leaf(path[1:], False)  # the first key is the method
             if name in names and is_float_array(value):
                 found.setdefault(name, ArrayPlace("arguments", path, path[1:], value))
         return found

@@ -236,3 +236,19 @@ def test_the_condition_of_a_gradient_is_its_own_derivative() -> None:
     rounding = (allowed - box.differentiate({"w": W}).errors["w"]) / (16 * u)
     change = (rounding - (3 * W**2).max()) / (6 * W**2)
     assert np.mean(change) == pytest.approx(2 / 3, abs=0.1)
+
+
+def test_every_draw_at_which_the_loss_raises_is_counted_once() -> None:
+    raised = list[float]()
+
+    def bounded(params: Any) -> float:
+        if params["w"][0] <= 1:
+            raised.append(params["w"][0])
+            raise ValueError("not there")
+        return float(np.sum(params["w"] ** 3))
+
+    given = {"w": np.array([1.2, 2.0])}
+    _, chosen = choose_black_box(bounded, [given], 0, 6, lambda done, total: None)
+    assert chosen.raising == len(raised) > 0
+    assert chosen.left_out == 0
+    assert len(chosen.cases) > 1
