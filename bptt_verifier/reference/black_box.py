@@ -12,7 +12,7 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference import differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
-from bptt_verifier.reference.selection import is_telling, resolve
+from bptt_verifier.reference.selection import RAISES, count_left_out, is_telling, resolve
 from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.scatter import displace
 
@@ -174,13 +174,7 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
     shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
     if shown:
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")
-    reasons = {
-        "the reference is not accurate there": chosen.left_out,
-        "the loss raises an exception there": chosen.raising,
-    }
-    for reason_why, count in reasons.items():
-        if count:
-            what = "draw was" if count == 1 else "draws were"
-            notes.append(f"{count} {what} left out, because {reason_why}.")
+    reasons = {"the reference is not accurate there": chosen.left_out, RAISES: chosen.raising}
+    notes += [f"{count_left_out(n)}, because {why}." for why, n in reasons.items() if n]
     notes += [f"∂L/∂{name} is zero in all cases, and yours must be, too." for name in chosen.zeros]
     return notes

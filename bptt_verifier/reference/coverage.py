@@ -9,7 +9,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.rounding import find_unit, is_inexact
 from bptt_verifier.program.trace import Program
-from bptt_verifier.reference.selection import ENOUGH, VAGUE, Selection
+from bptt_verifier.reference.selection import ENOUGH, VAGUE, Selection, count_left_out
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.bounds import RESOLVING
 
@@ -114,8 +114,7 @@ def describe_left_out(selections: Sequence[Selection], coarse: str | None = None
     notes = [f"The parameters given were left out: {reasons.get(why, why)}." for why in given]
     counts = sum((selection.left_out for selection in selections), Counter[str]())
     for why, number in counts.items():
-        what = "draw was" if number == 1 else "draws were"
-        notes.append(f"{number} {what} left out: {reasons.get(why, why)}.")
+        notes.append(f"{count_left_out(number)}: {reasons.get(why, why)}.")
     return notes
 
 

@@ -344,6 +344,11 @@ class Selector:
         return found
 
 
+def count_left_out(number: int) -> str:
+    """Write how many draws were left out."""
+    return f"{number} {'draw was' if number == 1 else 'draws were'} left out"
+
+
 def any_between(values: Array, low: float, high: float) -> bool:
     """Tell whether any value is between two others."""
     return bool(((low < values) & (values < high)).any())
