@@ -21,7 +21,8 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, prepare
+from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.bounds import RESOLVING

@@ -23,7 +23,7 @@ from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
-from bptt_verifier.reference.own_loss import OwnModel
+from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Curve, Mistake
 

@@ -4,12 +4,10 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
-import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,33 +15,28 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import (
     MUTED,
-    CodeRaisedError,
     Failure,
     attempt,
     copies,
-    failure_of,
     type_name,
 )
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.leaves import Tree, rebuild_before
+from bptt_verifier.program.leaves import rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import (
     find_arrays,
     forget_other_precision,
     isolate_float64,
-    run_in_float64,
 )
 from bptt_verifier.program.torch_losses import (
     differentiate,
-    follows_values,
     over_arrays,
     takes_tensors,
 )
-from bptt_verifier.program.trace import Program
-from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
-from bptt_verifier.reference.case import CASES, Case, Loss, Truth
+from bptt_verifier.reference.black_box import choose_black_box, describe_differences
+from bptt_verifier.reference.case import CASES, Case, Loss
 from bptt_verifier.reference.coverage import (
     describe_cases,
     describe_left_out,
@@ -54,7 +47,8 @@ from bptt_verifier.reference.coverage import (
 from bptt_verifier.reference.cuts import compare_autograd, describe_cut
 from bptt_verifier.reference.narrow_losses import find_mode, may_be_narrow, read_narrow
 from bptt_verifier.reference.own_cases import make_case, widen
-from bptt_verifier.reference.points import SCALE, Point, draw_parameters
+from bptt_verifier.reference.own_model import OwnModel
+from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.scalar_loss import (
     find_settings,
     give_jax_arrays,
@@ -74,134 +68,9 @@ from bptt_verifier.reference.stated_derivatives import (
     states_rules,
     states_stops,
 )
-from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
 CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
-
-
-class OwnModel(NamedTuple):
-    """The user's loss, traced and differentiated, before the submission is called.
-
-    `loss` is a function of the leaves of the parameters, and `trees` are their structures.
-    `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
-    loss is plain NumPy, and ignores the namespace that it is given, and `in_torch` if it is one of
-    PyTorch, made a function of arrays; then `in_numpy` is true, too. `refusal` says why no verdict
-    is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
-    are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
-    differs between NumPy and JAX. `untraced` says why the trace of a loss in plain NumPy serves for
-    nothing; the reference is then the differences of the `black_box`.
-    """
-
-    loss: Loss
-    params: tuple[dict[str, Array], ...]
-    seed: int
-    in_numpy: bool = False
-    in_torch: bool = False
-    paths: tuple[Paths, ...] = ()
-    black_box: BlackBox | None = None
-    untraced: str | None = None
-    cases: tuple[Case, ...] = ()
-    refusal: str | None = None
-    notes: tuple[str, ...] = ()
-    losses_differ: bool = False
-    doubt: str | None = None
-    zeros: frozenset[str] = frozenset()
-    trees: tuple[Tree, ...] = ()
-
-    @property
-    def by_autograd(self) -> bool:
-        """True if torch.autograd is the derivative of the loss: its code derives none by hand."""
-        return self.in_torch and not follows_values(self.loss)
-
-    @property
-    def called(self) -> str:
-        """The call of the loss in NumPy, as messages name it."""
-        return "loss(params)" if self.in_numpy else "loss(params, numpy)"
-
-    @property
-    def loss_raised(self) -> bool:
-        """True if no verdict is possible because the loss in NumPy raised an exception."""
-        return (self.refusal or "").startswith(f"{self.called} raised ")
-
-    @property
-    def traced(self) -> str:
-        """The call of the loss in JAX, as messages name it."""
-        return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
-
-    def make_case(self, point: Point) -> Case:
-        """Make the case of a point.
-
-        Raises ValueError where there is no such setting, CodeRaisedError where the loss raises.
-        """
-        number, setting = point.number, point.setting
-        if setting >= len(self.params):
-            given = f"setting {setting + 1} of {len(self.params)}"
-            raise ValueError(f"case: expected one of a setting of params, found {given}")
-        unknown = [name for name in point.factors if name not in self.params[setting]]
-        if unknown:
-            known = ", ".join(self.params[setting])
-            raise ValueError(f"case: expected factors of {known}, found one of {unknown[0]}")
-        options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
-        params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
-        if self.black_box is not None:
-            with self.name_loss():
-                found = self.black_box.make_case(params, point, self.seed)
-        else:
-            followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
-            found = make_case(followed, params, number, self.loss)
-        return found._replace(label=point.label, point=point)
-
-    def displaced_case(self, case: Case, number: int, distance: float) -> Case:
-        """Make a neighbour of a case, with jax.grad's values there; no error is allowed.
-
-        Zeros are moved as well: where a bias is zero and its units are dead, nothing else would
-        change a gradient, and its rounding error would be the same at all neighbours.
-        Raises CodeRaisedError where the loss raises, as one of positive parameters may.
-        """
-        rng = np.random.default_rng([self.seed, number, 5])
-        params = {
-            name: displace(value, distance, rng, float(np.sqrt(np.mean(value**2))) or SCALE)
-            for name, value in case.arguments.items()
-        }
-        if self.black_box is not None:
-            with self.name_loss():
-                value, slopes, _ = self.black_box.differentiate(params)
-        else:
-            setting = case.point.setting
-            followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
-            value, slopes = followed.loss, followed.slopes
-        values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
-        known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
-
-        def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
-            return known
-
-        return case._replace(arguments=params, truth=truth)
-
-    def follow(self, params: Mapping[str, Array], setting: int) -> Followed:
-        """Compute the loss and gradient at a point, on whatever path it takes there."""
-        with self.name_loss():
-            found = self.paths[setting].follow(widen(params), most=sys.maxsize)
-        assert found is not None
-        return found
-
-    @contextmanager
-    def name_loss(self) -> Iterator[None]:
-        """Raise CodeRaisedError, with the line of the loss, in the place of what it raises."""
-        try:
-            yield
-        except BaseException as error:  # an assertion of the user's, or an exit
-            if type(error) is KeyboardInterrupt:
-                raise
-            found = failure_of(error, self.loss)
-            raise CodeRaisedError(f"{self.called} raised {found.what} at {found.where}") from error
-
-    def find_program(self, params: Mapping[str, Array], setting: int) -> Program | None:
-        """Find the program of the path that the loss takes at a point; None of a black box."""
-        if self.black_box is not None:
-            return None
-        return self.follow(params, setting).path.program
 
 
 def prepare(

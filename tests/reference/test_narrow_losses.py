@@ -20,7 +20,8 @@ from bptt_verifier.reference.narrow_losses import (
     read_float32,
     read_narrow,
 )
-from bptt_verifier.reference.own_loss import OwnModel, prepare
+from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.reference.own_model import OwnModel
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(4, 2, 3)), RNG.normal(size=(2, 3)).astype(np.float32)

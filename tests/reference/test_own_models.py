@@ -14,13 +14,13 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import make_case
 from bptt_verifier.reference.own_loss import (
     CONFIRMED,
-    OwnModel,
     ask_second_opinion,
     check_loss,
     compare_losses,
     confirm,
     use_differences,
 )
+from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.stated_derivatives import UNCONFIRMED
 from tests.support.stated_cases import state_case

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.reference import own_loss
+from bptt_verifier.reference import own_loss, own_model
 from bptt_verifier.reference.case import CASES, Case
-from bptt_verifier.reference.own_loss import CONFIRMED, OwnModel, prepare
+from bptt_verifier.reference.own_loss import CONFIRMED, prepare
+from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import SCALE, Point
 from tests.support.stated_cases import state_case
 
@@ -161,7 +162,7 @@ def test_what_autograd_stops_is_asked_of_losses_of_torch_whose_values_are_differ
     cases, notes = tuple(state_case({}, {}) for _ in range(CONFIRMED + 1)), ("A note.",)
     monkeypatch.setattr(own_loss, "takes_tensors", lambda loss, trees: in_torch)
     monkeypatch.setattr(own_loss, "over_arrays", lambda loss, trees: loss)
-    monkeypatch.setattr(own_loss, "follows_values", lambda loss: follows)
+    monkeypatch.setattr(own_model, "follows_values", lambda loss: follows)
 
     def describe(loss: Any, given: Any, called: str) -> str | None:
         assert given == cases[:CONFIRMED]
@@ -217,7 +218,7 @@ def test_a_loss_of_float32_is_read_anew_if_it_takes_neither_a_namespace_nor_tens
     monkeypatch.setattr(own_loss, "ignore_namespace", lambda loss: loss)
     monkeypatch.setattr(own_loss, "takes_tensors", lambda loss, trees: in_torch)
     monkeypatch.setattr(own_loss, "over_arrays", lambda loss, trees: loss)
-    monkeypatch.setattr(own_loss, "follows_values", lambda loss: False)
+    monkeypatch.setattr(own_model, "follows_values", lambda loss: False)
     monkeypatch.setattr(own_loss, "may_be_narrow", lambda model, mode: narrow)
     monkeypatch.setattr(own_loss, "read_narrow", read)
     found = prepare_with(monkeypatch, lambda model: model._replace(notes=("As it is.",)))

@@ -15,7 +15,8 @@ from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference import own_loss
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, trace_and_select, trace_loss
+from bptt_verifier.reference.own_loss import trace_and_select, trace_loss
+from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import KINK, OTHER_PATH, RAISES, Selection
 
