@@ -80,9 +80,9 @@ class OwnSubject(Subject):
         read = self.model.trees[case.point.setting].read
         if self.model.in_torch:
             read = partial(read_unused, read, shapes)
-        paths = self.model.trees[case.point.setting].paths
-        known = {"loss": (), **shapes}
-        return Expected(tuple(shapes), {}, known, dtype, read, paths, self.zeros)
+        tree, known = self.model.trees[case.point.setting], {"loss": (), **shapes}
+        numbers = () if tree.arrays else tree.numbers
+        return Expected(tuple(shapes), {}, known, dtype, read, tree.paths, self.zeros, numbers)
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the parameters given."""
@@ -108,6 +108,10 @@ class OwnSubject(Subject):
         return [
             case._replace(arguments={n: v * v.dtype.type(f) for n, v in values}) for f in factors
         ]
+
+    def may_be_outside(self, case: Case) -> bool:
+        """Tell of any but the parameters given that a submission may refuse them."""
+        return bool(case.point.number != 0)
 
     def widen(self, case: Case) -> Case | None:
         """Convert what was drawn in float32 to the format of the parameters given."""

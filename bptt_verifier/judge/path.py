@@ -42,6 +42,7 @@ from bptt_verifier.judge.neighbours import (
     settle,
     weigh,
 )
+from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
@@ -106,10 +107,11 @@ class SubjectJudgement(Judgement):
     `precision` is the format in which the submission computes, if it is coarser than that of its
     results; the gradients in `rounded` are numbers of float16. `confirmed` are the gradients known
     to be wrong. `overflows` are breaches by results that are not finite at large values alone, or
-    in half precision; `doubtful` are those found before the precision is known. `differs` is a
-    forward pass that is another one where an iteration of the loss has not converged. `learnt`
-    counts the cases from which the precision was to be learnt. `settled` has what scatter has
-    decided of a case, by the identity of what was found there.
+    in half precision; `doubtful` are those found before the precision is known. In those `raised`
+    it raised an exception, as outside of a formula's domain. `differs` is a forward pass that is
+    another one where an iteration of the loss has not converged. `learnt` counts the cases from
+    which the precision was to be learnt. `settled` has what scatter has decided of a case, by the
+    identity of what was found there.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class SubjectJudgement(Judgement):
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
+        self.raised: list[Breach] = []
         self.differs: Mistake | None = None
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
@@ -228,7 +231,7 @@ class SubjectJudgement(Judgement):
         """Compare at one case, the results of the forward pass before the gradients."""
         found = self.compare_at(case)
         if isinstance(found, Breach):
-            return self.excuse_overflow(found, case)
+            return self.excuse(found, case)
         if self.precision is None and self.learnt < LEARNING and not case.single:
             found = self.learn_precision(found)
         found = self.settle_forward(found)
@@ -253,13 +256,18 @@ class SubjectJudgement(Judgement):
             found = weigh(self.attempt, self.subject, found, decisive, ENTRIES, decisive=True)
         return found
 
-    def excuse_overflow(self, breach: Breach, case: Case) -> Report | None:
-        """Leave a case out where a right formula may overflow, or refuse the submission.
+    def excuse(self, breach: Breach, case: Case) -> Report | None:
+        """Leave a case out where a right function may raise or overflow, or refuse the submission.
 
+        Where values are drawn, a function may guard the domain of its formula: it raises there,
+        and has not raised at the parameters given.
         In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values that are ordinary in
         float64, and in any precision a softmax with one shift for all columns is 0/0 at large ones.
         Until the precision is known, it may be half precision.
         """
+        if breach.of_values and self.subject.may_be_outside(case):
+            self.raised.append(breach)
+            return None
         if breach.dtype is None:
             return self.refuse(breach)
         if (self.precision_known and is_half(breach.dtype)) or self.is_finite_nearer_zero(case):
@@ -331,7 +339,7 @@ class SubjectJudgement(Judgement):
         for case in self.subject.draw_probes():
             found = self.compare_at(case)
             if isinstance(found, Breach):
-                ended = self.excuse_overflow(found, case)
+                ended = self.excuse(found, case)
                 if ended is not None:
                     return ended
                 continue
@@ -357,7 +365,7 @@ class SubjectJudgement(Judgement):
         """
         notes = list[str]()
         for note in self.subject.notes:
-            if not note.endswith(COUNTED) or not (counted or self.overflows):
+            if not note.endswith(COUNTED) or not (counted or self.overflows or self.raised):
                 notes.append(note)
             elif not counted:
                 notes += count_telling(self.subject, cases)
@@ -368,6 +376,8 @@ class SubjectJudgement(Judgement):
         compared, count = [*self.compared, *self.probes], len(self.compared)
         if len(self.overflows) > len(compared):
             return self.refuse(self.overflows[0])
+        if self.raised and not compared:
+            return self.refuse(self.raised[0])
         converged = leave_out_unconverged(self.attempt, self.subject, compared)
         if converged is None and self.differs is not None:
             return self.report(Verdict.DISAGREES, self.differs)
@@ -387,7 +397,9 @@ class SubjectJudgement(Judgement):
         left_out = () if converged is None else converged.notes
         cases, probes = settled[:count], settled[count:]
         stated = self.describe_cases(cases, counted=bool(hidden or left_out))
-        notes = (*left_out, *formats, *stated, *hidden, *remarks)
+        raised = [*describe_raised(self.raised)]
+        missing = [*doubt_missing(self.subject, settled)]
+        notes = (*missing, *left_out, *raised, *formats, *stated, *hidden, *remarks)
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
@@ -396,5 +408,8 @@ class SubjectJudgement(Judgement):
             return report._replace(notes=(*where, *report.notes))
         if report.verdict is not Verdict.AGREES:
             return report
+        few = [*doubt_few(self.subject, self.raised, settled)]
+        if few or missing:
+            return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*few, *report.notes))
         unseen = self.subject.describe_unseen(settled)
         return report._replace(notes=(*report.notes, *unseen))

@@ -48,8 +48,9 @@ class Compared(NamedTuple):
 
     def witness(self, point: Any, names: Iterable[str]) -> Witness:
         """Select the gradients of these names, which a mistake must explain, at a point."""
-        every = self.submitted, self.values, self.allowed
-        submitted, true, allowed = ({n: arrays[n] for n in names} for arrays in every)
+        every, known = (self.submitted, self.values, self.allowed), self.submitted.keys()
+        returned = [name for name in names if name in known]
+        submitted, true, allowed = ({n: arrays[n] for n in returned} for arrays in every)
         return Witness(point, submitted, true, allowed, self.fails)
 
 
@@ -112,6 +113,10 @@ class Subject(ABC):
         alone in doubt: the parameters given are the user's, and cells are drawn within bounds.
         """
         return ()
+
+    def may_be_outside(self, case: Case) -> bool:
+        """Tell whether the values of a case are drawn without regard to where a formula holds."""
+        return False
 
     def widen(self, case: Case) -> Case | None:
         """Give the arguments of a case the user's own format; None where they have it."""

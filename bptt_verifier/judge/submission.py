@@ -72,8 +72,9 @@ class Expected(NamedTuple):
 
     `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
     every result that is read; `dtype` is that of integers. `read` converts a structure of gradients
-    to one by name. `paths` are the paths of names in a structure of parameters, and `zeros` those
-    of gradients that are zero whatever the parameters are.
+    to one by name. `paths` are the paths of names in a structure of parameters, `zeros` the names
+    of gradients that are zero whatever the parameters are, and `numbers` those of Python's floats,
+    which may be data: a gradient of such a one may be missing.
     """
 
     names: tuple[str, ...]
@@ -83,6 +84,7 @@ class Expected(NamedTuple):
     read: Callable[[Any], Any] = lambda result: result
     paths: Mapping[str, Keys] = MappingProxyType({})
     zeros: Collection[str] = ()
+    numbers: Collection[str] = ()
 
 
 SHOWN = 10  # names in a sentence
@@ -94,13 +96,15 @@ class Breach(NamedTuple):
     """A breach of the contract, after which numbers cannot be compared.
 
     `dtype` is the format of a result that is not finite, which may have overflowed. One that is
-    `unread` may be right: what was returned could be read in more ways than one.
+    `unread` may be right: what was returned could be read in more ways than one. One is `of_values`
+    if the function raised an exception for which the values may be the reason.
     """
 
     mistake: Mistake
     notes: tuple[str, ...] = ()
     dtype: Any = None
     unread: bool = False
+    of_values: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -199,7 +203,8 @@ def ask(
     if isinstance(result, Failure):
         note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
-        return make_breach("raised", f"your function raised {result.what}", note, **details)
+        raised = make_breach("raised", f"your function raised {result.what}", note, **details)
+        return raised._replace(of_values=result.of_values)
     found = read_results(to_arrays(result), expected, submission.readings)
     if not isinstance(found, Breach):
         found = submission.select_known(found, expected)
@@ -300,8 +305,10 @@ def read_by_gradient_names(
         return None
     arrays = {path: value for path, value in walk(inside, (), ()) if path and value is not None}
     paths = {n: expected.paths.get(n, (n,)) for n in expected.names if n not in expected.zeros}
+    without_numbers = {n: path for n, path in paths.items() if n not in expected.numbers}
+    given = {(ONLY, *path): path for path in arrays}
     try:
-        found = find_all_gradients(paths, {(ONLY, *path): path for path in arrays})
+        found = find_all_gradients(paths, given) or find_all_gradients(without_numbers, given)
     except ValueError as several:
         said = f"your function returned names that may be read in several ways, {several}: "
         said += f"expected the gradients by name, {', '.join(expected.names)}."
@@ -377,11 +384,12 @@ def name_results(
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]
     unused = [name for name in missing if name in expected.zeros]
-    if missing and missing == unused and len(missing) < len(expected.names):
-        readings[
-            f"You return no gradient of {', '.join(unused)}: it is taken for zero, as autodiff has "
-            "it in every case."
-        ] = None
+    if len(missing) < len(expected.names) and {*missing} <= {*unused, *expected.numbers}:
+        if unused:
+            readings[
+                f"You return no gradient of {', '.join(unused)}: it is taken for zero, as autodiff "
+                "has it in every case."
+            ] = None
         return found | {name: np.zeros(expected.shapes[name]) for name in unused}
     if missing:
         said = (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
-from bptt_verifier.judge.undecided import count_cases
+from bptt_verifier.judge.undecided import count_cases, count_conclusive
 from bptt_verifier.report.findings import COUNTED
 
 SEVERAL = 4  # cases in which the iteration has converged, at least
@@ -67,9 +67,5 @@ def is_left_out(subject: Subject, found: Compared) -> bool:
 
 def count_telling(subject: Subject, settled: Sequence[Compared]) -> list[str]:
     """Count the cases that could have shown a mistake, among those that are kept."""
-    telling = dict[str, int]()
-    for found in settled:
-        for each in found.comparisons:
-            if each.name in found.gradients and each.name not in subject.zeros:
-                telling[each.name] = telling.get(each.name, 0) + each.conclusive
+    telling = count_conclusive(subject, settled)
     return [f"{min(telling.values())} of {count_cases(len(settled))} {COUNTED}"] if telling else []

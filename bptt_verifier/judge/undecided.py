@@ -206,3 +206,13 @@ def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
 def count_cases(number: int) -> str:
     """Write how many cases there are."""
     return f"{number} case{'' if number == 1 else 's'}"
+
+
+def count_conclusive(subject: Subject, settled: Sequence[Compared]) -> dict[str, int]:
+    """Count the cases that could have shown a mistake, by the name of the gradient."""
+    telling = dict[str, int]()
+    for found in settled:
+        for each in found.comparisons:
+            if each.name in found.gradients and each.name not in subject.zeros:
+                telling[each.name] = telling.get(each.name, 0) + each.conclusive
+    return telling

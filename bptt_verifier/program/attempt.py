@@ -1,5 +1,6 @@
 """Calls of the user's code, out of which nothing escapes but an answer or a failure."""
 
+import dis
 import inspect
 import traceback
 import warnings
@@ -15,12 +16,17 @@ from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.source_lines import Place, is_of_user
 from bptt_verifier.tolerance.comparison import Array
 
+# Exceptions by which Python refuses code as it is written.
+MISTAKES_OF_CODE = (AttributeError, LookupError, NameError, NotImplementedError, TypeError)
+OF_MATH = ("math domain error", "expected a ")  # what Python's `math` says of a number
+
 
 class Failure(NamedTuple):
     """An exception of the user's code: what it said, and its innermost line in the user's file.
 
     `by_settings` is true if it may have been raised only because floating-point errors or warnings
-    are exceptions under the user's settings. `where` has the expression and its place.
+    are exceptions under the user's settings. `where` has the expression and its place. `of_values`
+    is true if the values may be why: a statement raised it, or arithmetic did.
     """
 
     what: str
@@ -29,6 +35,7 @@ class Failure(NamedTuple):
     text: str
     by_settings: bool = False
     where: str = ""
+    of_values: bool = False
 
 
 class CodeRaisedError(ValueError):
@@ -122,7 +129,29 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
         frame.line or "",
         by_settings,
         where,
+        is_of_values(error),
     )
+
+
+def is_of_values(error: BaseException) -> bool:
+    """Tell whether the values that code was given may be why it raised an exception.
+
+    A statement `raise` or `assert` raised it, or arithmetic did. A wrong name, type, index or
+    shape is a mistake of the code, whatever the values are.
+    """
+    if not isinstance(error, Exception) or isinstance(error, MISTAKES_OF_CODE):
+        return False
+    if isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError"):
+        return True
+    if message_of(error).startswith(OF_MATH):
+        return True
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return False
+    raised_by = innermost.tb_frame.f_code.co_code[innermost.tb_lasti]
+    return raised_by == dis.opmap["RAISE_VARARGS"]
 
 
 def find_code(function: Callable[..., Any]) -> Any:

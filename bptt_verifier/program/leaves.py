@@ -8,7 +8,7 @@ they are handed on unchanged.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -88,8 +88,9 @@ class Tree(NamedTuple):
     def read(self, result: Any) -> Any:
         """Read a structure of this shape, with or without the data, as values by leaf name.
 
-        A mapping by leaf names, a list in the order of the leaves, and a pair of the loss and any
-        of these are read, too. Names that are no leaf's are kept. Other results are returned.
+        A mapping by leaf names, a list in the order of the leaves, with or without Python's
+        floats, and a pair of the loss and any of these are read, too. Names that are no leaf's
+        are kept. Other results are returned.
         """
         if self.flat:
             return result
@@ -100,14 +101,22 @@ class Tree(NamedTuple):
                 scalar = same_shape and is_scalar(parts[0])  # a parameter, or the loss
                 if not scalar or isinstance(result[1], Mapping):
                     return result[0], self.read(result[1])
-            fits = len(result) == len(self.leaves) and all(
-                find_node(given) is None and np.shape(to_array(given)) == leaf.shape
-                for given, leaf in zip(result, self.leaves.values(), strict=True)
-            )
             listed = len(result) == len(self.leaves) and not same_shape
-            if fits or (listed and self.fit(self.params, result) is None):
+            if self.are_arrays_of(self.leaves, result) or (
+                listed and self.fit(self.params, result) is None
+            ):
                 return dict(zip(self.leaves, result, strict=True))
+            arrays = [name for name in self.leaves if name not in self.numbers]
+            if self.are_arrays_of(arrays, result):
+                return dict(zip(arrays, result, strict=True))
         return result if find_root(result) is None else dict(self.match(self.params, result, ()))
+
+    def are_arrays_of(self, names: Collection[str], result: Sequence[Any]) -> bool:
+        """True if a list has an array of the right shape for each of these leaves, in order."""
+        return len(result) == len(names) and all(
+            find_node(given) is None and np.shape(to_array(given)) == self.leaves[name].shape
+            for name, given in zip(names, result, strict=True)
+        )
 
     def find_leaves(self, params: Any) -> dict[str, Any]:
         """Find the leaves by name of parameters in this structure."""
@@ -184,6 +193,12 @@ class Tree(NamedTuple):
         """The paths of the leaves, by name."""
         named = {name_leaf(path, self.keys): path for path, _ in walk(self.params, (), ())}
         return {name: named[name] for name in self.leaves if name in named}
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The leaves that are Python's floats or NumPy's, by name."""
+        named = {name_leaf(path, self.keys): each for path, each in walk(self.params, (), ())}
+        return tuple(n for n in self.leaves if isinstance(named.get(n), float | np.floating))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -398,7 +398,7 @@ def test_a_case_is_left_out_where_a_right_formula_may_overflow(
 ) -> None:
     judgement = begin(right if is_finite else fail, smaller=scale)
     judgement.precision_known = known
-    report = judgement.excuse_overflow(state_overflow(dtype, "it"), case_at(1.0))
+    report = judgement.excuse(state_overflow(dtype, "it"), case_at(1.0))
     assert bool(judgement.overflows) is (outcome == "left out")
     assert bool(judgement.doubtful) is (outcome == "doubtful")
     assert (report is not None) is (outcome == "refused")

@@ -1,0 +1,50 @@
+"""Draws at which a submission raises an exception, as it may outside of its formula's domain.
+
+It has not raised at the parameters given, and the loss does not raise at these draws. Nothing is
+compared there. docs/derivation.md, section 10.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from bptt_verifier.judge.subject import Compared, Subject
+from bptt_verifier.judge.submission import Breach
+from bptt_verifier.judge.undecided import count_cases, count_conclusive
+from bptt_verifier.reference.selection import ENOUGH
+from bptt_verifier.tolerance.comparison import find_symbol
+
+
+def describe_raised(raised: Sequence[Breach]) -> Iterator[str]:
+    """Describe in how many cases a submission raised an exception, and the first of them."""
+    if raised:
+        first = raised[0]
+        were = "was" if len(raised) == 1 else "were"
+        yield (
+            f"{count_cases(len(raised))} {were} left out: {first.mistake.explanation} there, and "
+            f"not at the parameters given. {first.notes[0]}"
+        )
+
+
+def doubt_few(
+    subject: Subject, raised: Sequence[Breach], cases: Sequence[Compared]
+) -> Iterator[str]:
+    """Describe the gradients in which too few of the cases left could have shown a mistake."""
+    telling = count_conclusive(subject, cases)
+    enough = min(ENOUGH, subject.total)
+    few = [find_symbol(name) for name, number in telling.items() if number < enough]
+    if raised and few:
+        yield (
+            "Too few cases in which your function raises nothing could have shown a mistake in "
+            f"{', '.join(few)}."
+        )
+
+
+def doubt_missing(subject: Subject, cases: Sequence[Compared]) -> Iterator[str]:
+    """Describe the numbers among the parameters of which no gradient is returned."""
+    known = {name for found in cases for name in found.gradients}
+    every = dict.fromkeys(name for found in cases for name in subject.expect(found.case).names)
+    missing = [name for name in every if name not in known]
+    if missing:
+        yield (
+            f"You return no gradient of {', '.join(missing)}, which params has as a float. If it "
+            "is a parameter, return its gradient; if it is data, take it out of params."
+        )

@@ -1,0 +1,219 @@
+"""Functions that raise an exception outside of their formula's domain, where the loss has none."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import verify_own_model
+from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
+from bptt_verifier.judge.submission import make_breach
+from tests.support.stated_cases import state_compared
+
+PARAMS = {"s": np.array([1.5, 0.7, 2.0]), "b": np.array([0.3])}
+
+
+def loss(p: Any) -> Any:
+    return np.sum(np.log(np.abs(p["s"])) + p["b"] * p["s"] ** 2)
+
+
+def right(p: Any) -> dict[str, Any]:
+    return {"s": 1 / p["s"] + 2 * p["b"] * p["s"], "b": np.sum(p["s"] ** 2, keepdims=True)}
+
+
+def raise_where_negative(p: Any) -> None:
+    if (p["s"] <= 0).any():
+        raise ValueError("s must be positive")
+
+
+def assert_positive(p: Any) -> None:
+    assert np.all(p["s"] > 0), "s must be positive"
+
+
+def decompose(p: Any) -> None:
+    np.linalg.cholesky(np.diag(p["s"]))
+
+
+@pytest.mark.parametrize("guard", [raise_where_negative, assert_positive, decompose])
+def test_a_draw_at_which_a_function_alone_guards_its_domain_is_left_out(guard: Any) -> None:
+    def guarded(p: Any) -> dict[str, Any]:
+        guard(p)
+        return right(p)
+
+    report = verify_own_model(guarded, loss=loss, params=PARAMS)
+    assert str(report.verdict) == "agrees"
+    (said,) = (note for note in report.notes if "and not at the parameters given" in note)
+    number = int(said.split()[0])
+    assert number + report.cases == 24
+    assert said.startswith(f"{number} cases were left out: your function raised ")
+    assert "It was raised at `" in said
+    assert f"{report.cases} of {report.cases} cases could have shown a mistake" in str(report)
+
+
+def test_a_wrong_gradient_disagrees_where_it_raises_nothing() -> None:
+    def wrong(p: Any) -> dict[str, Any]:
+        assert_positive(p)
+        return right(p) | {"s": -right(p)["s"]}
+
+    report = verify_own_model(wrong, loss=loss, params=PARAMS)
+    assert str(report.verdict) == "disagrees"
+    assert [each.name for each in report.mistakes] == ["sign-flipped"]
+
+
+def test_a_mistake_of_the_code_at_a_draw_is_one() -> None:
+    def failing(p: Any) -> dict[str, Any]:
+        return right(p) if (p["s"] > 0).all() else {"s": missing}  # type: ignore[name-defined]
+
+    report = verify_own_model(failing, loss=loss, params=PARAMS)
+    assert [each.name for each in report.mistakes] == ["raised"]
+    assert "NameError" in str(report)
+
+
+def test_a_function_that_raises_at_the_parameters_given_raises() -> None:
+    def failing(p: Any) -> dict[str, Any]:
+        assert p["b"] > 0.5
+        return right(p)
+
+    report = verify_own_model(failing, loss=loss, params=PARAMS)
+    assert [each.name for each in report.mistakes] == ["raised"]
+
+
+def test_agreement_in_too_few_cases_is_inconclusive() -> None:
+    def near(p: Any) -> dict[str, Any]:
+        assert np.abs(p["b"] - PARAMS["b"]) < 1e-3
+        return right(p)
+
+    report = verify_own_model(near, loss=loss, params=PARAMS)
+    assert str(report.verdict) == "inconclusive"
+    assert report.notes[0] == (
+        "Too few cases in which your function raises nothing could have shown a mistake in "
+        "∂L/∂s, ∂L/∂b."
+    )
+    one = verify_own_model(near, loss=loss, params=PARAMS, cases=1)
+    assert str(one.verdict) == "agrees"
+
+
+def state_found(errors: dict[str, float], allowed: float = 1e-9) -> Any:
+    values = {name: np.ones(2) for name in errors}
+    submitted = {name: 1 + np.full(2, error) for name, error in errors.items()}
+    return state_compared(submitted, values, dict.fromkeys(errors, np.full(2, allowed)))
+
+
+RAISED = make_breach("raised", "your function raised ValueError: no", "It was raised at a line.")
+
+
+def test_one_case_is_counted_as_one() -> None:
+    assert [*describe_raised([])] == []
+    (said,) = describe_raised([RAISED])
+    assert said == (
+        "1 case was left out: your function raised ValueError: no there, and not at the parameters "
+        "given. It was raised at a line."
+    )
+    assert next(describe_raised([RAISED, RAISED])).startswith("2 cases were left out: ")
+
+
+@pytest.mark.parametrize(
+    ("sharp", "vague", "raised", "doubted"),
+    [(4, 1, 1, False), (3, 2, 1, True), (3, 2, 0, False), (7, 0, 9, False)],
+)
+def test_four_cases_have_to_tell_where_others_are_left_out(
+    sharp: int, vague: int, raised: int, doubted: bool
+) -> None:
+    subject: Any = SimpleNamespace(total=24, zeros=frozenset())
+    cases = [state_found({"w": 0})] * sharp + [state_found({"w": 0}, 0.5)] * vague
+    assert bool([*doubt_few(subject, [RAISED] * raised, cases)]) is doubted
+    of_zero: Any = SimpleNamespace(total=24, zeros=frozenset({"w"}))
+    assert [*doubt_few(of_zero, [RAISED], cases)] == []
+
+
+def test_as_few_cases_have_to_tell_as_are_asked_for() -> None:
+    subject: Any = SimpleNamespace(total=2, zeros=frozenset())
+    assert [*doubt_few(subject, [RAISED], [state_found({"w": 0})] * 2)] == []
+    assert len([*doubt_few(subject, [RAISED], [state_found({"w": 0})])]) == 1
+
+
+def test_a_number_without_a_gradient_is_named() -> None:
+    subject: Any = SimpleNamespace(expect=lambda case: SimpleNamespace(names=("w", "lam", "eps")))
+    assert [*doubt_missing(subject, [state_found({"w": 0, "lam": 0, "eps": 0})])] == []
+    (said,) = doubt_missing(subject, [state_found({"w": 0}), state_found({"w": 0, "eps": 0})])
+    assert said.startswith("You return no gradient of lam, which params has as a float. If ")
+
+
+# A float of Python's among the parameters is one of them, or data.
+
+NUMBERS = {"W": np.array([[0.5, -1.0, 0.2], [0.1, 0.7, -0.4]]), "v": np.ones(2), "lam": 0.01}
+X = np.array([0.3, -0.2, 0.9])
+
+
+def penalised(p: Any) -> Any:
+    return (np.tanh(p["W"] @ X) @ p["v"] - 1.0) ** 2 + p["lam"] * np.sum(p["W"] ** 2)
+
+
+def differentiate(p: Any, scale: float = 2.0) -> tuple[Any, Any, Any]:
+    h = np.tanh(p["W"] @ X)
+    e = 2 * (h @ p["v"] - 1.0)
+    dW = np.outer(e * p["v"] * (1 - h**2), X) + scale * p["lam"] * p["W"]
+    return dW, e * h, np.sum(p["W"] ** 2)
+
+
+RETURNED: dict[str, Any] = {
+    "names": lambda p, dW, dv: {"W": dW, "v": dv},
+    "names of gradients": lambda p, dW, dv: {"dW": dW, "dv": dv},
+    "a loss and names": lambda p, dW, dv: (penalised(p), {"dW": dW, "dv": dv}),
+    "None": lambda p, dW, dv: {"W": dW, "v": dv, "lam": None},
+    "a tuple": lambda p, dW, dv: (dW, dv),
+    "a loss and a list": lambda p, dW, dv: (penalised(p), [dW, dv]),
+}
+
+
+@pytest.mark.table(3)
+@pytest.mark.parametrize("read", RETURNED.values(), ids=RETURNED)
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind: Any) -> None:
+    params = NUMBERS | {"lam": kind(0.01)}
+    report = verify_own_model(
+        lambda p: read(p, *differentiate(p)[:2]), loss=penalised, params=params
+    )
+    assert str(report.verdict) == "inconclusive"
+    assert report.notes[0].startswith("You return no gradient of lam, which params has as a float")
+    assert {n: str(r.verdict) for n, r in report.parameters.items() if n != "loss"} == {
+        "W": "agrees", "v": "agrees",
+    }  # fmt: skip
+    wrong = verify_own_model(
+        lambda p: read(p, *differentiate(p, 1.0)[:2]), loss=penalised, params=params
+    )
+    assert str(wrong.verdict) == "disagrees"
+    assert [each.name for each in wrong.mistakes] == ["constant-factor"]
+
+
+def test_a_number_with_a_gradient_is_compared() -> None:
+    def gradients(p: Any) -> dict[str, Any]:
+        return dict(zip(NUMBERS, differentiate(p), strict=True))
+
+    report = verify_own_model(gradients, loss=penalised, params=NUMBERS)
+    assert str(report.verdict) == "agrees"
+    doubled = verify_own_model(
+        lambda p: gradients(p) | {"lam": 2 * gradients(p)["lam"]}, loss=penalised, params=NUMBERS
+    )
+    assert str(doubled.parameters["lam"].verdict) == "disagrees"
+
+
+@pytest.mark.parametrize("missing", ["lam", "v"])
+def test_a_missing_gradient_of_an_array_is_a_mistake(missing: str) -> None:
+    params = NUMBERS | ({"lam": np.array(0.01)} if missing == "lam" else {})
+
+    def gradients(p: Any) -> dict[str, Any]:
+        named = dict(zip(NUMBERS, differentiate(p), strict=True))
+        return {name: value for name, value in named.items() if name != missing}
+
+    report = verify_own_model(gradients, loss=penalised, params=params)
+    assert [each.name for each in report.mistakes] == ["wrong-shape"]
+
+
+def test_numbers_alone_need_a_gradient() -> None:
+    def square(p: Any) -> Any:
+        return p["a"] ** 2
+
+    report = verify_own_model(lambda p: {}, loss=square, params={"a": 0.5})
+    assert [each.name for each in report.mistakes] == ["wrong-shape"]
