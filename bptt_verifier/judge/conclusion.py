@@ -106,7 +106,8 @@ def describe_precision(
         yield f"You return {dtype} numbers for {which} {finer}: judged in {dtype}."
     if precision is not None:
         dtype = np.dtype(precision)
-        yield f"Your errors are those of rounding to {dtype}: all results are judged in {dtype}."
+        rounding = "in half precision" if is_half(dtype) else f"to {dtype}"
+        yield f"Your errors are those of rounding {rounding}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
         why = (

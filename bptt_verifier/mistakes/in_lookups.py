@@ -16,6 +16,8 @@ from bptt_verifier.program.operations import move_back
 from bptt_verifier.program.rounding import EXACTLY
 from bptt_verifier.program.structure import Structure
 
+LOOKUPS = ("dynamic_slice", "gather", "slice")  # not of a whole array, as a broadcast is
+
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that keep one of several updates where an entry is looked up repeatedly."""
@@ -24,7 +26,7 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
     reads: dict[int, list[int]] = {}
     for number, equation in enumerate(operations):
         slot = equation.inputs[0]
-        if equation.moved is not None and slot in known.leaf:
+        if equation.name in LOOKUPS and equation.moved is not None and slot in known.leaf:
             reads.setdefault(slot, []).append(number)
     for slot, numbers in reads.items():
         every = np.concatenate([m for n in numbers if (m := operations[n].moved) is not None])
@@ -124,8 +126,8 @@ def list_lost_updates(
     known: Structure, numbers: Sequence[int], what: str
 ) -> Iterator[OperationMistake]:
     """List lookups of which an entry gets one update: of each lookup, or of all together."""
-    moved = [m for n in numbers if (m := known.program.operations[n].moved) is not None]
-    within = any(np.unique(m).size < m.size for m in moved)
+    moved = {n: m for n in numbers if (m := known.program.operations[n].moved) is not None}
+    within = [n for n, m in moved.items() if np.unique(m).size < m.size]
     repeats = repeats_index(known, numbers)
     for across, last, said in (
         (False, True, "the last update of each lookup, not their sum"),
@@ -135,7 +137,9 @@ def list_lost_updates(
     ):
         if repeats if across else within:
             changes = partial(keep_one_update, known, numbers, across, last)
-            yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
+            # Of lookups that are all changed, the first with a repeated index is where it shows.
+            first = numbers[0] if across else within[0]
+            yield OperationMistake("repeated-index", f"{what} {said}", first, changes)
 
 
 def list_computed_lookups(known: Structure) -> Iterator[OperationMistake]:

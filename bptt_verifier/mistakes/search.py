@@ -476,7 +476,7 @@ def explain_single_gradients(
         first, *rest = (possible[name] for name in names)
         shown = [{each.kind for each in findings} for findings in rest]
         others = [each for each in first if all(each.kind in kinds for kinds in shown)]
-        described = describe_finding(finding, names, known.find_equation(names[0]))
+        described = describe_finding(finding, names, known.find_equation(names[0]), others)
         found.append(add_others(described, others))
     return tuple(found)
 

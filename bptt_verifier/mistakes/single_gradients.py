@@ -72,11 +72,28 @@ class Factor(NamedTuple):
     value: Callable[[Any], float]
 
 
-def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
-    """Describe a finding in these gradients as a report does."""
+def describe_finding(
+    finding: Finding, names: list[str], equation: str | None, others: Sequence[Finding] = ()
+) -> Mistake:
+    """Describe a finding in these gradients as a report does, beside others that explain them."""
+    finding = span_steps(finding, others)
     where = join_symbols(names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
+
+
+def span_steps(finding: Finding, others: Sequence[Finding]) -> Finding:
+    """State the range of the steps after which truncations explain the same numbers.
+
+    Steps between them have gradients that are lost in rounding.
+    """
+    alike = [each for each in (finding, *others) if each.name == finding.name]
+    steps = sorted({each.details["steps"] for each in alike if "steps" in each.details})
+    if len(steps) < 2:
+        return finding
+    own, first, last = finding.details["steps"], steps[0], steps[-1]
+    said = finding.said.replace(f"last {own} steps", f"last {first} to {last} steps")
+    return finding._replace(said=said, details=finding.details | {"steps": first, "to": last})
 
 
 def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:

@@ -28,7 +28,7 @@ RATES = frozenset(
     "lr learning_rate learn_rate learningrate eta alpha rate step_size stepsize l_rate".split()
 )
 EXACT = 1e-9  # relative; an update rounds once
-SMALL = 1e-3  # the largest ε that is tried
+SMALL = 0.1  # the largest ε that is tried
 Rule = Callable[[Any], Any]  # from a gradient to the first step of an optimiser
 
 

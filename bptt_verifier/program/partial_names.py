@@ -31,6 +31,7 @@ BARE = frozenset(
     "dJ dL dE dloss nabla jac gradJ grad_J flat_grad grad_flat grad_vec full_grad".split()
 )
 VECTOR = re.compile(r"param|theta|weight", re.IGNORECASE)  # in the name of all parameters
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
 class Reading(NamedTuple):
@@ -124,9 +125,27 @@ def spell_rests(name: str) -> set[str]:
 
 
 def is_end(rest: str, name: Any) -> bool:
-    """True if a word is the end or the beginning of a longer name, in any case of letters."""
+    """True if a word is the end or the beginning of a longer name, in any case of letters.
+
+    Of several words, each may be short for one of the name, in order: `CenterVec` is an end of
+    `centerWordVector`.
+    """
     short, long = rest.lower(), name.lower() if isinstance(name, str) else ""
-    return len(short) < len(long) and (long.endswith(short) or long.startswith(short))
+    if len(short) >= len(long):
+        return False
+    return long.endswith(short) or long.startswith(short) or is_shortened(rest, name)
+
+
+def is_shortened(rest: str, name: str) -> bool:
+    """True if two words or more stand for words of a name, in order: the first and others."""
+    words, left = split_words(rest), iter(split_words(name))
+    enough = len(words) > 1 and min(map(len, words)) > 1
+    return enough and all(any(each.startswith(word) for each in left) for word in words)
+
+
+def split_words(name: str) -> list[str]:
+    """Split a name into its words, without the s of a plural."""
+    return [each.lower().removesuffix("s") for each in WORD.findall(name)]
 
 
 def list_names(function: Callable[..., Any]) -> frozenset[str]:

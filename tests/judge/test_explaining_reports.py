@@ -49,7 +49,7 @@ def test_the_format_of_a_rounded_prediction_is_said() -> None:
 
 def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
     found = state_compared({"a": np.ones(1, np.float32)}, {"a": np.ones(1)}, {"a": np.ones(1)})
-    said = "Your errors are those of rounding to float16: all results are judged in float16."
+    said = "Your errors are those of rounding in half precision: all results are judged in float16."
     assert [*describe_precision([found], [found], np.float16, ())] == [said]
 
 

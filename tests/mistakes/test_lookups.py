@@ -53,6 +53,37 @@ def test_an_index_repeats_in_one_expression_and_not_in_two(
     assert any("`dt`" in each.alteration for each in said) == repeated
 
 
+def list_repeats(loss: Callable[..., Any]) -> list[tuple[str, str]]:
+    """The expressions at which lost updates are placed, and what is said of them."""
+    with use_float64():
+        known = structure(trace(loss, {"dt": np.ones((3, 2)), "x": np.ones((3, 2))}))
+    every = [each for each in list_lookup_mistakes(known) if each.name == "repeated-index"]
+    operations = known.program.operations
+    return [(operations[m.equation].where[0].expression, m.alteration) for m in every]
+
+
+def test_updates_of_each_lookup_are_lost_where_an_index_repeats_in_one() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        one = xp.sum(xp.sin(p["dt"][1]))
+        return one + xp.sum(xp.cos(p["dt"][REPEATED]))
+
+    found = [place for place, said in list_repeats(loss) if "`dt` that is looked up" in said]
+    assert set(found) == {'p["dt"][REPEATED]', 'p["dt"][1]'}
+    each = [place for place, said in list_repeats(loss) if "of each lookup" in said]
+    assert set(each) == {'p["dt"][REPEATED]'}
+
+
+def test_a_parameter_that_is_broadcast_is_not_looked_up() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return sum(xp.sum(xp.sin(p["dt"][0] + t * np.ones((4, 2)))) for t in range(3))
+
+    def whole(p: Any, xp: Any) -> Any:
+        return sum(xp.sum(xp.sin(p["dt"] + t * np.ones((4, 3, 2)))) for t in range(3))
+
+    assert list_repeats(loss) != []
+    assert list_repeats(whole) == []
+
+
 @pytest.mark.parametrize(
     ("rows", "repeated"),
     [([0, 0, 1, 1, 2, 2], False), ([0, 1, 2, 0], True), ([1, 1], True), ([0, 1, 2], False)],

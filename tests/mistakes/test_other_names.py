@@ -134,6 +134,16 @@ def test_generic_names_come_last_with_the_names_inside_of_others() -> None:
     )
 
 
+def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
+    place = {"file_line": "model.py:7", "column": 5, "operation": "tanh", "expression": "tanh(a)"}
+    first = Mistake("clipped", "first.", place)
+    same = Mistake("truncated", "", place | {"alteration": "it is short"})
+    assert add_names(first, [same]).explanation == "first. Or truncated: it is short."
+    other = same._replace(details=same.details | {"file_line": "model.py:9"})
+    said = "first. Or truncated, at `tanh(a)` (model.py:9): it is short."
+    assert add_names(first, [other]).explanation == said
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(
     ("model", "changes", "name", "others"),

@@ -10,7 +10,9 @@ import pytest
 
 from bptt_verifier.mistakes.evidence import Evidence, Wanted
 from bptt_verifier.mistakes.single_gradients import (
+    Finding,
     count_square_parts,
+    describe_finding,
     list_clippings,
     list_transpositions,
     say_factor,
@@ -60,6 +62,23 @@ def test_the_words_after_a_factor_explain_it() -> None:
     assert say_factor("1/3") == "every entry is 1/3 times what it should be"
     said = "every entry is 5 times what it should be; 5 is the number of steps"
     assert say_factor("5, the number of steps,") == said
+
+
+def truncate_to(kept: int) -> Finding:
+    said = f"only the last {kept} steps are summed"
+    return Finding("truncated", said, {"steps": kept}, lambda back: np.ones(kept))
+
+
+def test_a_truncation_is_stated_by_the_range_of_steps_with_the_same_numbers() -> None:
+    every = [truncate_to(kept) for kept in (125, 126, 128)]
+    found = describe_finding(every[1], ["U"], None, every)
+    assert found.explanation == "in ∂L/∂U, only the last 125 to 128 steps are summed."
+    assert found.details == {"gradients": ["U"], "steps": 125, "to": 128}
+    alone = describe_finding(every[0], ["U"], None, every[:1])
+    assert alone.explanation == "in ∂L/∂U, only the last 125 steps are summed."
+    assert alone.details == {"gradients": ["U"], "steps": 125}
+    other = truncate_to(7)._replace(name="missing-time-sum")
+    assert describe_finding(every[0], ["U"], None, [every[0], other]) == alone
 
 
 def test_the_gradients_of_stacked_gates_are_transposed_one_by_one() -> None:

@@ -37,10 +37,10 @@ OTHERS = {
 }
 
 
-def find(step: Any) -> Any:
+def find(step: Any, small: float = 1e-8) -> Any:
     """Find the gradients of a function that has moved W by a step."""
 
-    def backward(decay: float = 0.9, second: float = 0.999, small: float = 1e-8) -> None: ...
+    def backward(decay: float = 0.9, second: float = 0.999, small: float = small) -> None: ...
 
     slope = np.array([[0.7, -1e-4], [3e-3, 0.2]])
     leaves, seen = {"W": ("W",)}, {"dW": slope, "W": 0 * slope, "n": np.array(8.0)}
@@ -52,6 +52,15 @@ def test_a_variable_is_the_gradient_by_which_a_usual_optimiser_takes_its_first_s
     name: str,
 ) -> None:
     assert find(FIRST_STEPS[name]) == {"W": ("locals", "dW")}
+
+
+@pytest.mark.parametrize("small", [1e-2, 0.1])
+def test_a_small_number_may_be_as_large_as_a_tenth(small: float) -> None:
+    def step(g: Any) -> Any:
+        return ETA * g / np.sqrt(g**2 + small)
+
+    assert find(step, small) == {"W": ("locals", "dW")}
+    assert find(lambda g: ETA * g / np.sqrt(g**2 + 0.2), 0.2) == {}
 
 
 @pytest.mark.parametrize("name", OTHERS)

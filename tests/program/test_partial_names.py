@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bptt_verifier.program.gradient_names import find_gradients
+from bptt_verifier.program.partial_names import is_end
 from tests.support.readings import read, require_comparison
 
 FLAT = """
@@ -181,6 +182,39 @@ both(x, y)
 """
     with pytest.raises(ValueError, match=r"gradient of b_out in the result dout .* other numbers"):
         read(tmp_path, "both", text, "return np.sum(dout * dout) / 2, dW, dout")
+
+
+WORDS = """
+def both(centerWordVec, outsideVectors):
+    e = outsideVectors @ centerWordVec
+    gradCenterVec, gradOutsideVecs = FACTOR * e @ outsideVectors, np.outer(e, centerWordVec)
+    RETURN
+both(draw(3), draw(4, 3))
+"""
+
+
+def test_words_that_are_shortened_tell_of_the_only_array_of_their_shape(tmp_path: Path) -> None:
+    said = "gradCenterVec is taken for the gradient of centerWordVec, gradOutsideVecs for that of"
+    returns = "return np.sum(e * e) / 2, gradCenterVec, gradOutsideVecs"
+    require_comparison(tmp_path, "both", WORDS, returns, said)
+
+
+@pytest.mark.parametrize(
+    ("rest", "name", "short"),
+    [
+        ("CenterVec", "centerWordVec", True),
+        ("out_vecs", "outsideVectors", True),
+        ("OutsideVecs", "outside_vectors", True),
+        ("VecCenter", "centerWordVec", False),  # in another order
+        ("Center", "theCenterWord", False),  # one word is the end or the beginning
+        ("CenterVecs2", "centerWordVec", False),
+        ("c_w", "center_word", False),  # a letter stands for many words
+        ("HTTPVec", "HTTPWordVec", True),
+        ("OutsideVectors", "outsideVectors", False),
+    ],
+)
+def test_each_word_is_short_for_one_of_the_name_in_order(rest: str, name: str, short: bool) -> None:
+    assert is_end(rest, name) is short
 
 
 def test_an_end_that_two_arrays_of_the_shape_have_tells_nothing(tmp_path: Path) -> None:
