@@ -8,7 +8,7 @@ of that output times fixed random weights. Inputs whose gradients `backward` the
 layer does, are parameters as well.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from types import MappingProxyType, SimpleNamespace
@@ -19,6 +19,7 @@ import numpy as np
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.data_names import TARGETS, find_kind
 from bptt_verifier.program.gradient_names import name_returned_values
+from bptt_verifier.program.layer_inputs import has_whole_gradients, name_input_gradient
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.number_lists import find_joined, join_at, join_left
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
@@ -286,6 +287,10 @@ def read_passes(
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
     for argument, path in assumed.items():
         said += f"; {argument} is taken for the gradient of {describe_output(path, named)}"
+    if cotangents and not pair:
+        unnamed = name_input_gradient(state["result"], names, given, roots["self"])
+        names = {**names, (): unnamed} if unnamed else names
+        said += f"; what {backward} returns is taken for {unnamed}" if unnamed else ""
     results = Results(state, names, loss)
     calls.run = run
     code = assemble(calls, of_loss, whole, results, chosen, said)
@@ -301,16 +306,6 @@ def read_passes(
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
-
-
-def has_whole_gradients(code: OwnCode, names: Collection[str]) -> bool:
-    """True if the gradients of these inputs of a layer have their shapes: none is of one step."""
-    _, slopes = code.gradients(code.params)
-    return all(
-        name in code.params
-        and np.shape(to_array(slopes[name])) == np.shape(to_array(code.params[name]))
-        for name in names
-    )
 
 
 def describe_output(path: Keys, names: Mapping[Keys, str]) -> str:

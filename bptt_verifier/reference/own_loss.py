@@ -22,6 +22,7 @@ from bptt_verifier.program.attempt import (
 )
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.kept_state import put_back_globals
 from bptt_verifier.program.leaves import rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
@@ -97,6 +98,7 @@ def prepare(
         loss = over_arrays(loss, trees)
     else:
         loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
+    loss = put_back_globals(loss)
     model = OwnModel(loss, settings, seed, in_numpy, in_torch, trees=trees)
 
     mode = find_mode()

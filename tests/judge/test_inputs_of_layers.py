@@ -1,10 +1,13 @@
 """Gradients of a layer's inputs, which `backward` returns, are compared as those of weights are."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import read_file
+from bptt_verifier.program.layer_inputs import name_input_gradient
 from tests.support.own_files import list_wrong, read_own
 
 NORMALISATION = """
@@ -103,3 +106,68 @@ def test_a_name_that_no_method_has_is_refused_with_those_of_the_object(tmp_path:
     path.write_text(WITH_A_STATE)
     with pytest.raises(ValueError, match="names of float arrays that Layer uses, U, W, found z"):
         read_file(path, None, None, {}, ("z",))
+
+
+RETURNED = """
+import numpy as np
+class Layer:
+    def __init__(self):
+        self.W, self.b = np.arange(12.0).reshape(4, 3) / 9, np.ones(3) / 3
+        STATE
+    def forward(self, x, scale=None):
+        self.x, self.y = x, np.tanh(x @ self.W + self.b)
+        return self.y
+    def backward(self, dout):
+        d = dout * (1 - self.y ** 2)
+        self.dW, self.db = self.x.T @ d, d.sum(0)
+        RETURN
+x, layer = np.random.default_rng(1).normal(size=(5, 4)) / 2, Layer()
+layer.forward(x, SCALE)
+layer.backward(np.ones((5, 3)))
+"""
+
+
+def read_layer(tmp_path: Path, returns: str, state: str = "", scale: str = "None") -> Any:
+    """Read the layer that returns this, and holds or is given something more."""
+    source = RETURNED.replace("RETURN", returns).replace("STATE", state).replace("SCALE", scale)
+    return read_own(tmp_path, source)
+
+
+@pytest.mark.table(3)
+@pytest.mark.parametrize("name", ["", "grad_input", "input_error", "delta", "dprev"])
+def test_what_a_layer_returns_alone_is_the_gradient_of_the_input_of_its_shape(
+    name: str, tmp_path: Path
+) -> None:
+    for right, product in ((True, "d @ self.W.T"), (False, "2 * d @ self.W.T")):
+        named = f"{name} = {product}; return {name}"
+        found = read_layer(tmp_path, named if name else f"return {product}")
+        assert [*found.params] == ["W", "b", "x"]
+        assert "; what backward returns is taken for dx; parameters: " in found.said
+        assert list_wrong(found) == (set() if right else {"x"})
+
+
+@pytest.mark.parametrize(
+    ("returns", "state", "scale"),
+    [
+        ("return d @ self.W.T", "self.h = np.zeros((5, 4))", "None"),  # it may be that of h
+        ("return d @ self.W.T", "", "np.ones((5, 4))"),  # or of scale
+        ("out = d @ self.W.T; return out", "", "None"),  # it has no name of a gradient
+        ("return d", "", "None"),  # nor the shape
+    ],
+)
+def test_what_may_be_another_gradient_than_that_of_the_input_is_not_compared(
+    returns: str, state: str, scale: str, tmp_path: Path
+) -> None:
+    found = read_layer(tmp_path, returns.replace("d @", "2 * d @"), state, scale)
+    assert [*found.params] == ["W", "b"]
+    assert "returned, and not compared: " in found.said
+    assert list_wrong(found) == set()
+
+
+def test_a_gradient_that_has_a_name_of_its_own_needs_no_shape(tmp_path: Path) -> None:
+    assert name_input_gradient(np.ones(3), {}, {"x": np.zeros(3)}, {}) == "dx"
+    for name in ("dx", "dW"):
+        names: Any = {(): name}
+        given, owner = {"x": np.zeros(3)}, {"W": np.zeros(3)}
+        assert name_input_gradient(np.ones(3), names, given, owner) == ""
+    assert name_input_gradient((np.ones(3),), {}, {"x": np.zeros(3)}, {}) == ""
