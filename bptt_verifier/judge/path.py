@@ -377,7 +377,8 @@ class SubjectJudgement(Judgement):
         if len(self.overflows) > len(compared):
             return self.refuse(self.overflows[0])
         if self.raised and not compared:
-            return self.refuse(self.raised[0])
+            said = (*describe_raised(self.raised), "Nothing could be compared.")
+            return self.report(Verdict.INCONCLUSIVE, notes=said)
         converged = leave_out_unconverged(self.attempt, self.subject, compared)
         if converged is None and self.differs is not None:
             return self.report(Verdict.DISAGREES, self.differs)

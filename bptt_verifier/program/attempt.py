@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,19 +140,19 @@ def is_of_values(error: BaseException) -> bool:
     A statement `raise` or `assert` raised it, or arithmetic did. A wrong name, type, index or
     shape is a mistake of the code, whatever the values are.
     """
-    if not isinstance(error, Exception) or isinstance(error, MISTAKES_OF_CODE):
-        return False
-    if isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError"):
-        return True
-    if message_of(error).startswith(OF_MATH):
-        return True
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    if innermost is None:
-        return False
-    raised_by = innermost.tb_frame.f_code.co_code[innermost.tb_lasti]
-    return raised_by == dis.opmap["RAISE_VARARGS"]
+    excepted = not isinstance(error, Exception) or isinstance(error, MISTAKES_OF_CODE)
+    arithmetic = isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError")
+    if excepted or arithmetic or message_of(error).startswith(OF_MATH):
+        return not excepted
+    frames = [(frame.f_code.co_code, at) for frame, at in walk_frames(error.__traceback__)]
+    return any(code[at] == dis.opmap["RAISE_VARARGS"] for code, at in frames[-1:])
+
+
+def walk_frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
+    """Yield the frames of a traceback, the innermost last, and the instruction that each is at."""
+    while trace is not None:
+        yield trace.tb_frame, trace.tb_lasti
+        trace = trace.tb_next
 
 
 def find_code(function: Callable[..., Any]) -> Any:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier import verify_own_model
+from bptt_verifier import verify, verify_own_model
 from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
 from bptt_verifier.judge.submission import make_breach
+from manual_bptt import rnn
 from tests.support.stated_cases import state_compared
 
 PARAMS = {"s": np.array([1.5, 0.7, 2.0]), "b": np.array([0.3])}
@@ -92,6 +93,42 @@ def test_agreement_in_too_few_cases_is_inconclusive() -> None:
     )
     one = verify_own_model(near, loss=loss, params=PARAMS, cases=1)
     assert str(one.verdict) == "agrees"
+
+
+def test_nothing_can_be_said_where_it_raises_at_all_cases() -> None:
+    given = {"s": np.array([1.5, 0.7])}
+
+    def kinked(p: Any) -> Any:  # at the parameters given, which are no case
+        return np.sum(np.abs(p["s"] - given["s"]))
+
+    def at_kink(p: Any) -> dict[str, Any]:
+        assert np.all(p["s"] == given["s"])
+        return {"s": np.zeros(2)}
+
+    report = verify_own_model(at_kink, loss=kinked, params=given)
+    assert (str(report.verdict), report.cases) == ("inconclusive", 0)
+    assert report.notes[-1] == "Nothing could be compared."
+    assert "cases were left out: your function raised AssertionError" in report.notes[-2]
+
+
+def test_a_function_for_cells_raises_nothing_at_any_size() -> None:
+    def short(params: Any, x: Any, y: Any) -> Any:
+        if len(x) > 3:
+            raise ValueError("expected three steps at most")
+        return rnn.value_and_grad(rnn.Params(*params), x, y)[1]
+
+    report = verify(short)
+    assert [each.name for each in report.mistakes] == ["raised"]
+
+
+@pytest.mark.parametrize("returned", [np.nan, np.ones(4)], ids=["no number", "another shape"])
+def test_what_is_returned_at_a_draw_is_excused_by_no_domain(returned: Any) -> None:
+    def failing(p: Any) -> dict[str, Any]:
+        return right(p) if (p["s"] > 0).all() else right(p) | {"s": returned * np.ones_like(1.0)}
+
+    report = verify_own_model(failing, loss=loss, params=PARAMS)
+    assert str(report.verdict) == "disagrees"
+    assert [each.name for each in report.mistakes] == ["wrong-shape"]
 
 
 def state_found(errors: dict[str, float], allowed: float = 1e-9) -> Any:

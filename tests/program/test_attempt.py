@@ -92,5 +92,9 @@ def test_a_wrong_name_type_index_or_shape_is_a_mistake_whatever_values_are(
     assert not found.of_values
 
 
+def test_nothing_is_known_of_values_where_a_failure_does_not_say_so() -> None:
+    assert not Failure("an exit", "SystemExit", "model.py:1", "exit()").of_values
+
+
 def test_an_exception_that_nothing_has_raised_says_nothing_of_values() -> None:
     assert not is_of_values(ValueError("s must be positive"))

@@ -199,6 +199,15 @@ def test_gradients_in_the_structure_of_the_leaves_alone_are_read(
         assert all(one is other for one, other in zip(found.values(), gradients, strict=True))
 
 
+def test_a_list_without_the_numbers_is_read_where_all_shapes_fit() -> None:
+    tree = flatten({"W": W, "scale": 0.5, "b": b})
+    assert tree.numbers == ("scale",)
+    assert tree.read([W, b]) == {"W": W, "b": b}
+    assert [*tree.read([W, V])] != ["W", "b"]
+    assert [*tree.read([b, b])] != ["W", "b"]
+    assert tree.read([W, 0.25, b]) == {"W": W, "scale": 0.25, "b": b}
+
+
 def test_gradients_of_wrong_shapes_are_read_as_well_and_missing_ones_are_not_made_up() -> None:
     tree = flatten({"W": [W, V], "n": 3})
     found = tree.read([[K, G]])

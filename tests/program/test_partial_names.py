@@ -209,6 +209,8 @@ def test_words_that_are_shortened_tell_of_the_only_array_of_their_shape(tmp_path
         ("Center", "theCenterWord", False),  # one word is the end or the beginning
         ("CenterVecs2", "centerWordVec", False),
         ("c_w", "center_word", False),  # a letter stands for many words
+        ("c_word", "centerWord", False),
+        ("in_vec", "inputVector", True),
         ("HTTPVec", "HTTPWordVec", True),
         ("OutsideVectors", "outsideVectors", False),
     ],
