@@ -77,14 +77,15 @@ def list_comparisons(compared: Iterable[Compared]) -> Iterator[Comparison]:
 def describe_precision(
     compared: Sequence[Compared],
     settled: Sequence[Compared],
-    precision: Any,
+    known: tuple[Any, Any],
     overflows: Sequence[Breach],
     given: Any = None,
 ) -> Iterator[str]:
     """Describe the formats that results are judged in, overflows and errors that are rounding.
 
-    The finest format of the parameters `given` may be coarser than that of the judge's own cases.
+    The precision `known` is that of the submission, and that of the loss. The finest format of the parameters `given` may be coarser than that of the judge's own cases.
     """
+    precision, of_loss = known
     coarser: dict[str, dict[str, None]] = {}
     for found in compared:
         finest = find_coarsest_dtype(*found.case.arguments.values())
@@ -107,7 +108,10 @@ def describe_precision(
     if precision is not None:
         dtype = np.dtype(precision)
         rounding = "in half precision" if is_half(dtype) else f"to {dtype}"
-        yield f"Your errors are those of rounding {rounding}: all results are judged in {dtype}."
+        why = f"Your errors are those of rounding {rounding}"
+        if of_loss is not None:
+            why = f"The loss rounds to {dtype} inside, as it stands, as constants may be made in it"
+        yield f"{why}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
         why = (

@@ -58,6 +58,7 @@ class OwnSubject(Subject):
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
+        self.precision = np.dtype(np.float32) if model.narrow else None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)

@@ -127,9 +127,9 @@ class SubjectJudgement(Judgement):
         self.compared: list[Compared] = []
         self.probes: list[Compared] = []
         self.fails = False
-        self.precision: Any = None
+        self.precision: Any = subject.precision
         self.rounded = frozenset[str]()
-        self.precision_known = False
+        self.precision_known = subject.precision is not None
         self.learnt = self.halves = 0
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
@@ -393,7 +393,8 @@ class SubjectJudgement(Judgement):
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         given = self.subject.format_given
-        formats = describe_precision(compared, settled, self.precision, self.overflows, given)
+        known = self.precision, self.subject.precision
+        formats = describe_precision(compared, settled, known, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
         left_out = () if converged is None else converged.notes
         cases, probes = settled[:count], settled[count:]

@@ -72,6 +72,8 @@ class Subject(ABC):
     has_vanishing_steps = False
     # The format of the parameters given, which the submission may be written for; None for none.
     format_given: Any = None
+    # The format that the stated model rounds to inside, as it stands; None for none.
+    precision: Any = None
 
     @property
     @abstractmethod

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.own_globals import find_globals
 
 MOST = 1000  # entries of a container; a larger one is data, such as a vocabulary
@@ -36,7 +38,8 @@ def put_back_globals(loss: Callable[..., Any]) -> Callable[..., Any]:
 def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
     """Put back, in the end, what is assigned to globals inside, or to what is in them.
 
-    That is what dicts, lists, sets, deques and objects of the file's own classes hold.
+    That is what dicts, lists, sets, deques, objects of the file's own classes and the variables
+    around its inner functions hold.
     """
     space = find_globals(function)
     restores = list[Restore]()
@@ -44,7 +47,7 @@ def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
     seen = {id(space)}
     for value in [*space.values()]:
         if not isinstance(value, np.ndarray):  # the user's data
-            remember(value, space.get("__name__"), seen, restores)
+            remember(value, space, seen, restores)
     try:
         yield
     finally:
@@ -52,7 +55,7 @@ def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
             restore()
 
 
-def remember(value: Any, module: Any, seen: set[int], restores: list[Restore]) -> None:
+def remember(value: Any, space: Any, seen: set[int], restores: list[Restore]) -> None:
     """Add what puts back the contents of a value, and of what is in it, if they change."""
     inner: list[Any] = []
     if id(value) in seen:
@@ -68,11 +71,13 @@ def remember(value: Any, module: Any, seen: set[int], restores: list[Restore]) -
     elif type(value) is np.ndarray and value.size <= NUMBERS and value.dtype != object:
         before = value.copy()
         restores.append(lambda: rewrite(value, before))
-    elif type(value).__module__ == module and isinstance(getattr(value, "__dict__", None), dict):
+    elif isinstance(value, FunctionType) and value.__globals__ is space:
+        inner = [remember_cell(cell, restores) for cell in value.__closure__ or ()]
+    elif type(value).__module__ == space.get("__name__") and hasattr(value, "__dict__"):
         inner = [vars(value)]
     seen.add(id(value))
     for each in inner:
-        remember(each, module, seen, restores)
+        remember(each, space, seen, restores)
 
 
 def remember_items(items: dict[Any, Any], restores: list[Restore]) -> None:
@@ -90,6 +95,22 @@ def remember_items(items: dict[Any, Any], restores: list[Restore]) -> None:
             items.update(before)
 
     restores.append(restore)
+
+
+def remember_cell(cell: CellType, restores: list[Restore]) -> Any:
+    """Add what puts back a variable around an inner function, and return its value if it has one.
+
+    Functions that are globals have such variables, as `update = make_adam()`.
+    """
+    before = attempt(lambda: cell.cell_contents)
+    if isinstance(before, Failure):
+        return None
+
+    def restore() -> None:
+        cell.cell_contents = before
+
+    restores.append(restore)
+    return before
 
 
 def refill(container: Any, before: list[Any]) -> None:

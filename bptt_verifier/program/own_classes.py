@@ -22,6 +22,7 @@ from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.layer_inputs import has_whole_gradients, name_input_gradient
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.number_lists import find_joined, join_at, join_left
+from bptt_verifier.program.number_parameters import find_numbers, set_attributes
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_globals import find_used_globals
@@ -274,6 +275,19 @@ def read_passes(
     require_data(f"{name}.{backward}", unproven, known)
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
+    known = Results(state, names, loss)
+    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), known, roots)
+    given_numbers = {m: find_numbers(each, known, roots) for m, each in roots["arguments"].items()}
+    if numbers or any(given_numbers.values()):
+        again = {
+            method: each._replace(
+                owner=each.owner and set_attributes(each.owner, numbers),
+                first=each.first and set_attributes(each.first, numbers),
+                arguments=each.arguments | given_numbers.get(method, {}),
+            )
+            for method, each in recorded.items()
+        }
+        return read_passes(set_attributes(owner, numbers), name, again, chosen, assumed)
     joined = find_joined(state["result"], names, roots)
     state = calls.attempt(whole) if joined else state
     listed = ", ".join(functions)

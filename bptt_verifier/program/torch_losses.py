@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt, find_code, type_name
+from bptt_verifier.program.attempt import Failure, attempt, copies, find_code, type_name
 from bptt_verifier.program.leaves import Tree, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_tensor
@@ -27,6 +27,9 @@ from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array,
 # How the user's code converts what may be a tensor already.
 CONVERSIONS = frozenset("tensor as_tensor asarray".split())
 PRINTED = frozenset("__format__ __repr__".split())
+# Relative distances of two computations of one loss: beyond the rounding of float64 in a long one,
+# and within that of float32.
+OF_FLOAT64, OF_FLOAT32 = 2.0**-42, 2.0**-14
 NUMBER = "stands_for_number"  # the attribute of a tensor that the user's code takes for a float
 
 
@@ -52,6 +55,18 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
     tree = trees[0]
     of_arrays = attempt(lambda: loss(tree.rebuild({n: v.copy() for n, v in tree.leaves.items()})))
     return isinstance(of_arrays, Failure) or is_tensor(of_arrays)
+
+
+def rounds_inside(loss: Callable[..., Any], in_float64: Callable[..., Any], tree: Tree) -> bool:
+    """Tell whether a loss rounds to float32 inside, as it stands, though its parameters do not.
+
+    So do constants that are made in PyTorch's default format, as `(torch.arange(5) + 0.5) / 5`.
+    """
+    plain = attempt(lambda: np.float64(to_array(loss(tree.rebuild(copies(tree.leaves))))))
+    wide = attempt(lambda: np.float64(in_float64(copies(tree.leaves))))
+    if isinstance(plain, Failure) or isinstance(wide, Failure):
+        return False
+    return bool(OF_FLOAT64 * abs(wide) < abs(plain - wide) < OF_FLOAT32 * abs(wide))
 
 
 def names_torch(forward: Callable[..., Any]) -> bool:

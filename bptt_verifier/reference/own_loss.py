@@ -34,6 +34,7 @@ from bptt_verifier.program.precision import (
 from bptt_verifier.program.torch_losses import (
     differentiate,
     over_arrays,
+    rounds_inside,
     takes_tensors,
 )
 from bptt_verifier.reference.black_box import choose_black_box, describe_differences
@@ -92,7 +93,7 @@ def prepare(
     require_at_least(0, "seed", seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    in_torch = takes_tensors(loss, trees)
+    stated, in_torch = loss, takes_tensors(loss, trees)
     in_numpy = in_torch or not takes_namespace(loss)
     if in_torch:
         loss = over_arrays(loss, trees)
@@ -115,7 +116,8 @@ def prepare(
         if found.in_torch and not (found.by_autograd or found.refusal):
             refusal = describe_cut(found.loss, found.cases[:CONFIRMED], found.called)
             found = found._replace(refusal=refusal, notes=() if refusal else found.notes)
-        return found
+        narrow = in_torch and not found.refusal and rounds_inside(stated, loss, trees[0])
+        return found._replace(narrow=narrow)
 
 
 def check_and_trace(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:

@@ -28,6 +28,7 @@ class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
     `loss` is a function of the leaves of the parameters, and `trees` are their structures.
+    A loss of PyTorch is `narrow` if it rounds to float32 inside.
     `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
     loss is plain NumPy, and ignores the namespace that it is given, and `in_torch` if it is one of
     PyTorch, made a function of arrays; then `in_numpy` is true, too. `refusal` says why no verdict
@@ -52,6 +53,7 @@ class OwnModel(NamedTuple):
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
     trees: tuple[Tree, ...] = ()
+    narrow: bool = False
 
     @property
     def by_autograd(self) -> bool:

@@ -31,18 +31,20 @@ def test_each_coarser_format_that_is_returned_is_said_once() -> None:
     single = {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
     found = state_compared(single, ONES, SMALL)
     mixed = state_compared(ONES | {"a": np.ones(1, np.float16)}, ONES, SMALL)
-    assert [*describe_precision([found, mixed, found], [found, mixed, found], None, ())] == [
+    assert [
+        *describe_precision([found, mixed, found], [found, mixed, found], (None, None), ())
+    ] == [
         "You return float32 numbers for a, b where arguments are finer: judged in float32.",
         "You return float16 numbers for a where arguments are finer: judged in float16.",
     ]
     right = state_compared(ONES, ONES, SMALL)
-    assert [*describe_precision([right], [right], None, ())] == []
+    assert [*describe_precision([right], [right], (None, None), ())] == []
 
 
 def test_the_format_of_a_rounded_prediction_is_said() -> None:
     true = {"prediction": np.ones(1), "a": np.ones(1)}
     found = state_compared(true | {"prediction": np.ones(1, np.float16)}, true, true)
-    assert [*describe_precision([found], [found], None, ())] == [
+    assert [*describe_precision([found], [found], (None, None), ())] == [
         "You return float16 numbers for prediction where arguments are finer: judged in float16."
     ]
 
@@ -50,12 +52,21 @@ def test_the_format_of_a_rounded_prediction_is_said() -> None:
 def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
     found = state_compared({"a": np.ones(1, np.float32)}, {"a": np.ones(1)}, {"a": np.ones(1)})
     said = "Your errors are those of rounding in half precision: all results are judged in float16."
-    assert [*describe_precision([found], [found], np.float16, ())] == [said]
+    assert [*describe_precision([found], [found], (np.float16, None), ())] == [said]
+
+
+def test_the_format_that_the_loss_rounds_to_is_said() -> None:
+    found = state_compared({"a": 1.0}, {"a": 1.0}, {"a": 1.0}, np.float64)
+    (said,) = describe_precision([found], [found], (np.float32, np.float32), ())
+    assert said == (
+        "The loss rounds to float32 inside, as it stands, as constants may be made in it: all "
+        "results are judged in float32."
+    )
 
 
 def test_a_returned_format_is_said_beside_the_same_one_that_all_are_judged_in() -> None:
     found = state_compared(ONES | {"a": np.ones(1, np.float32)}, ONES, ONES)
-    assert [*describe_precision([found], [found], np.float32, ())] == [
+    assert [*describe_precision([found], [found], (np.float32, None), ())] == [
         "You return float32 numbers for a where arguments are finer: judged in float32.",
         "Your errors are those of rounding to float32: all results are judged in float32.",
     ]
@@ -65,18 +76,18 @@ def test_a_format_that_is_that_of_the_parameters_given_is_no_coarser_one() -> No
     single = {"a": np.ones(1, np.float32)}
     found = state_compared(single, {"a": np.ones(1)}, {"a": np.ones(1)})
     for given in (np.float32, np.float16):
-        (said,) = describe_precision([found], [found], None, (), given)
+        (said,) = describe_precision([found], [found], (None, None), (), given)
         assert said.startswith(
             "You return float32 numbers for a, as the parameters given are: judged in"
         )
-    (said,) = describe_precision([found], [found], None, (), np.float64)
+    (said,) = describe_precision([found], [found], (None, None), (), np.float64)
     assert said == "You return float32 numbers for a where arguments are finer: judged in float32."
 
 
 def test_the_format_that_a_submission_computes_in_is_said() -> None:
     right = state_compared(ONES, ONES, SMALL)
     said = "Your errors are those of rounding to float32: all results are judged in float32."
-    assert [*describe_precision([right], [right], np.float32, ())] == [said]
+    assert [*describe_precision([right], [right], (np.float32, None), ())] == [said]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +105,7 @@ def test_the_format_that_a_submission_computes_in_is_said() -> None:
 def test_cases_that_overflow_are_counted_and_the_first_is_described(
     overflows: list[Breach], said: str
 ) -> None:
-    assert [*describe_precision([], [], None, overflows)] == [said]
+    assert [*describe_precision([], [], (None, None), overflows)] == [said]
 
 
 def test_errors_that_count_as_rounding_are_said_with_the_number_of_their_cases() -> None:
@@ -102,11 +113,11 @@ def test_errors_that_count_as_rounding_are_said_with_the_number_of_their_cases()
     before = [state_compared(each, ONES, SMALL) for each in (off, ONES, off)]
     wide = SMALL | {"a": np.ones(1)}  # for b, nothing is explained
     after = [before[0], before[1], state_compared(off, ONES, wide)]
-    assert [*describe_precision(before, after, None, ())] == [
+    assert [*describe_precision(before, after, (None, None), ())] == [
         "Beyond the bound, errors of a scatter like rounding at neighbouring points in 1 case, and "
         "count as rounding."
     ]
-    assert [*describe_precision(before, before, None, ())] == []
+    assert [*describe_precision(before, before, (None, None), ())] == []
 
 
 @pytest.mark.parametrize(("largest", "said"), [(0.5, "0.5"), (1.5, "1")])

@@ -70,7 +70,9 @@ def test_numbers_of_half_precision_are_compared_in_it(
 
 def begin() -> tuple[SubjectJudgement, Compared]:
     """A judgement that has compared one case, and what it found there."""
-    subject = state_subject(CASE, displace=lambda case, i, far: case, format_given=None)
+    subject = state_subject(
+        CASE, displace=lambda case, i, far: case, precision=None, format_given=None
+    )
     judgement = SubjectJudgement(Submission(rounded), subject, "", lambda done, total: None)
     found = judgement.compare_at(CASE)
     assert isinstance(found, Compared)

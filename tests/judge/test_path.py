@@ -27,7 +27,12 @@ def begin(progress: Any = lambda done, total: None, **more: Any) -> SubjectJudge
     def displace(case: Any, number: int, distance: float) -> Any:
         return case._replace(point=(number, distance))
 
-    stated = {"displace": displace, "has_vanishing_steps": False, "format_given": None}
+    stated = {
+        "displace": displace,
+        "has_vanishing_steps": False,
+        "format_given": None,
+        "precision": None,
+    }
     return SubjectJudgement(Submission(lambda w: w), SimpleNamespace(**stated | more), "", progress)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """What a loss keeps in globals is put back after each call of the judge's own."""
 
 from collections import OrderedDict, defaultdict, deque
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,19 @@ class Optimiser:
         self.moments, self.steps = dict[str, Any](), 0
 
 
+def make_update() -> Any:
+    """Make a function that keeps moments around it, and counts its calls."""
+    moments, steps = dict[str, Any](), 0
+
+    def update(name: str, value: Any) -> int:
+        nonlocal steps
+        steps += 1
+        moments[name] = value
+        return steps
+
+    return update
+
+
 def make_space() -> dict[str, Any]:
     """The globals of a file, of whatever a call may change."""
     inner = np.zeros(3)
@@ -25,6 +39,8 @@ def make_space() -> dict[str, Any]:
         "by_name": defaultdict(list), "order": OrderedDict(a=1, b=2), "nested": {"m": [inner]},
         "pair": ([], 1), "optimiser": Optimiser(), "count": 0, "array": inner,
     }  # fmt: skip
+    update = make_update()
+    space["update"] = FunctionType(update.__code__, space, "update", (), update.__closure__)
     return space
 
 
@@ -39,6 +55,7 @@ nested["m"][0] += 7
 nested["more"] = {}
 pair[0].append(1)
 optimiser.moments["W"], optimiser.steps = 1j, 5
+update("W", 1j)
 count = 3
 created = 1
 del moments["W"]
@@ -58,11 +75,12 @@ def define(space: dict[str, Any], body: str) -> Any:
 def describe(space: dict[str, Any]) -> str:
     """All that the globals hold, in order, and what objects they are."""
     state = {name: value for name, value in space.items() if name != "__builtins__"}
-    optimiser = vars(space["optimiser"])
+    cells = [cell.cell_contents for cell in space["update"].__closure__]
+    optimiser = vars(space["optimiser"]), cells
     return repr([(name, id(value), value) for name, value in state.items()]) + repr(optimiser)
 
 
-@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:12], CHANGES])
+@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:13], CHANGES])
 def test_what_a_call_changes_is_as_before(line: str) -> None:
     space = make_space()
     function = define(space, line)
