@@ -83,7 +83,8 @@ def describe_precision(
 ) -> Iterator[str]:
     """Describe the formats that results are judged in, overflows and errors that are rounding.
 
-    The precision `known` is that of the submission, and that of the loss. The finest format of the parameters `given` may be coarser than that of the judge's own cases.
+    The precisions `known` are those of the submission and of the loss. The finest format of the
+    parameters `given` may be coarser than that of the judge's own cases.
     """
     precision, of_loss = known
     coarser: dict[str, dict[str, None]] = {}

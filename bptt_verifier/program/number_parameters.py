@@ -77,8 +77,8 @@ def is_computed(path: Keys, results: Results, before: Mapping[str, Any]) -> bool
 
 
 def set_attributes(owner: Any, numbers: Mapping[str, Any]) -> Any:
-    """Copy an object with other numbers as attributes; it is the same where there are none."""
-    if not numbers:
+    """Copy an object, if it is one, with other numbers as attributes; the same where are none."""
+    if owner is None or not numbers:
         return owner
     changed = copy.copy(owner)
     for name, value in numbers.items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, message_of
 from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.gradient_use import adds_to_gradients, find_assigned, find_updated
 from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
@@ -63,6 +64,7 @@ class Calls:
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}
+        self.aliases = dict[int, list[tuple[str, ArrayPlace]]]()  # several places of one array
         self.left_out: tuple[str, ...] = ()  # arrays whose gradients are returned, not compared
         self.adds = find_torch() is not None and adds_to_gradients(function)
         self.structure = structure
@@ -159,6 +161,7 @@ class Calls:
                         found.setdefault(name_leaf(keys, False), place)
         if not functions:
             found |= self.find_chosen_inputs({*chosen} - {*found})
+        self.aliases = list_aliases(found)
         self.places, params = found, {name: copy_array(each.array) for name, each in found.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
@@ -174,6 +177,34 @@ class Calls:
                 and (updates or np.array_equal(*map(to_array, (params[name], place.array))))
             )
         }  # fmt: skip
+
+
+def list_aliases(
+    places: Mapping[str, ArrayPlace],
+) -> dict[int, list[tuple[str, ArrayPlace]]]:
+    """List the places of each array that has several, as in `self.params` and in a layer."""
+    found = dict[int, list[tuple[str, ArrayPlace]]]()
+    for name, place in places.items():
+        found.setdefault(id(place.array), []).append((name, place))
+    return {number: every for number, every in found.items() if len(every) > 1}
+
+
+def prefer_returned(
+    calls: Calls, places: Mapping[str, ArrayPlace], sources: Mapping[Keys, Keys]
+) -> dict[str, ArrayPlace]:
+    """Prefer, of the places of one array, the one by whose name a gradient is returned.
+
+    A layer's `dW` may be a part of it alone, without that of a penalty.
+    """
+    chosen = dict[str, ArrayPlace]()
+    for name, place in places.items():
+        others = {n: each for n, each in calls.aliases.get(id(place.array), ()) if n != name}
+        keys = {n: each.keys for n, each in ({name: place} | others).items()}
+        found = find_gradients(keys, sources) if others else {}
+        returned = [n for n, path in found.items() if path[0] == "result"]
+        own = name in returned or not returned
+        chosen |= {name: place} if own else {returned[0]: others[returned[0]]}
+    return chosen
 
 
 def describe_numbers(calls: Calls, is_meant: Callable[[str], bool], before: str = "") -> str:

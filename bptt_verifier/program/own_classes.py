@@ -275,19 +275,22 @@ def read_passes(
     require_data(f"{name}.{backward}", unproven, known)
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
-    known = Results(state, names, loss)
-    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), known, roots)
-    given_numbers = {m: find_numbers(each, known, roots) for m, each in roots["arguments"].items()}
-    if numbers or any(given_numbers.values()):
-        again = {
+    results = Results(state, names, loss)
+    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), results, roots)
+    passed = {m: find_numbers(each, results, roots) for m, each in roots["arguments"].items()}
+    if numbers or any(passed.values()):
+        unset = RecordedCall(None, {})  # its arguments are globals of the same names
+        calls_of = {m: recorded.get(m, unset) for m in (*recorded, *passed)}
+        changed = {
             method: each._replace(
-                owner=each.owner and set_attributes(each.owner, numbers),
-                first=each.first and set_attributes(each.first, numbers),
-                arguments=each.arguments | given_numbers.get(method, {}),
+                owner=set_attributes(each.owner, numbers),
+                first=set_attributes(each.first, numbers),
+                arguments=each.arguments | passed.get(method, {}),
             )
-            for method, each in recorded.items()
+            for method, each in calls_of.items()
+            if method in recorded or passed[method]
         }
-        return read_passes(set_attributes(owner, numbers), name, again, chosen, assumed)
+        return read_passes(set_attributes(owner, numbers), name, changed, chosen, assumed)
     joined = find_joined(state["result"], names, roots)
     state = calls.attempt(whole) if joined else state
     listed = ", ".join(functions)

@@ -51,6 +51,7 @@ from bptt_verifier.program.own_calls import (
     call_with,
     describe_numbers,
     find_arguments,
+    prefer_returned,
     present,
 )
 from bptt_verifier.program.own_data import (
@@ -82,7 +83,11 @@ from bptt_verifier.program.own_results import (
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
-from bptt_verifier.program.parameter_structures import find_like_result, find_structure
+from bptt_verifier.program.parameter_structures import (
+    find_like_result,
+    find_structure,
+    name_by_argument,
+)
 from bptt_verifier.program.partial_names import Reading, read_ends_in_structure, read_partial_names
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
@@ -253,6 +258,9 @@ def assemble(
             f"{describe_numbers(calls, lambda name: name in unknown, '; ')}"
         )
     sources, ordered = results.spell(len(leaves)), results.list_in_order()
+    if places and not wanted:
+        places = prefer_returned(calls, places, sources)
+        leaves = {n: place.keys for n, place in places.items()}
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
     found = {
         n: path
@@ -468,16 +476,6 @@ def list_arrays(name: str, leaves: Collection[str]) -> list[str]:
     """List the arrays of a list by its name, as W[0] and W[1] of W; any other name is kept."""
     inside = [each for each in leaves if each.startswith(f"{name}[")]
     return [name] if name in leaves or not inside else inside
-
-
-def name_by_argument(calls: Calls) -> dict[str, str]:
-    """Name the arrays in a list after its argument, `theta[0]`; empty where they have keys."""
-    tree = flatten(calls.params)
-    listed = isinstance(calls.params, list | tuple) and not hasattr(calls.params, "_fields")
-    arrays = all(type(value) is np.ndarray for value in tree.leaves.values())
-    if not listed or not arrays or calls.structure == "params":
-        return {}
-    return {n: calls.structure + n.removeprefix("params") for n in tree.leaves}
 
 
 def find_updates(

@@ -11,6 +11,7 @@ import numpy as np
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.data_names import find_kind
 from bptt_verifier.program.leaves import find_node, flatten
+from bptt_verifier.program.own_calls import Calls
 from bptt_verifier.program.own_results import PARAMS, is_float_array, list_items
 from bptt_verifier.program.torch_tensors import to_array
 
@@ -46,3 +47,13 @@ def find_like_result(arguments: Mapping[str, Any], result: Any) -> str:
         and not find_kind(name) and [each.shape for each in value] in shapes
     ]  # fmt: skip
     return found[0] if len(found) == 1 else ""
+
+
+def name_by_argument(calls: Calls) -> dict[str, str]:
+    """Name the arrays in a list after its argument, `theta[0]`; empty where they have keys."""
+    tree = flatten(calls.params)
+    listed = isinstance(calls.params, list | tuple) and not hasattr(calls.params, "_fields")
+    arrays = all(type(value) is np.ndarray for value in tree.leaves.values())
+    if not listed or not arrays or calls.structure == "params":
+        return {}
+    return {n: calls.structure + n.removeprefix("params") for n in tree.leaves}

@@ -99,14 +99,16 @@ def describe_uncompared(results: Results, compared: Collection[Keys]) -> str:
     """Describe the arrays returned that are not compared; empty where there are none.
 
     A structure in which nothing is compared, such as a cache, is named as a whole. Arguments that
-    are returned as they were given are left out.
+    are returned as they were given are left out, and numbers without the name of a gradient.
     """
     known = [path[:-1] if path[-1] == "" else path for path in compared]
     given = [v for _, v in walk(results.state.get("arguments", {}), (), ()) if is_array(v)]
     found = list[str]()
     for path in list_uncompared(results, compared):
         value = follow(results.state, path)
-        if np.ndim(to_array(value)) == 0 or any(are_equal(value, each) for each in given):
+        names = results.list_names(path)
+        number = np.ndim(to_array(value)) == 0 and not (names[0] and may_name_gradient(names))
+        if number or any(are_equal(value, each) for each in given):
             continue
         alone = (k for k in range(2, len(path)) if not any(p[:k] == path[:k] for p in known))
         found.append(describe_path(path[: next(alone, len(path))], results))

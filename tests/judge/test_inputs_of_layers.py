@@ -171,3 +171,46 @@ def test_a_gradient_that_has_a_name_of_its_own_needs_no_shape(tmp_path: Path) ->
         given, owner = {"x": np.zeros(3)}, {"W": np.zeros(3)}
         assert name_input_gradient(np.ones(3), names, given, owner) == ""
     assert name_input_gradient((np.ones(3),), {}, {"x": np.zeros(3)}, {}) == ""
+
+
+ALIASES = """
+import numpy as np
+class Affine:
+    def __init__(self, W):
+        self.W = W
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+    def backward(self, d):
+        self.dW = self.x.T @ d
+        return d @ self.W.T
+class Net:
+    def __init__(self):
+        self.params = {"W1": np.ones((3, 2)) / 3, "W2": np.ones((2, 2)) / 2}
+        self.first, self.last = Affine(self.params["W1"]), Affine(self.params["W2"])
+    def step(self, x):
+        y = self.last.forward(np.tanh(self.first.forward(x)))
+        decay = sum(np.sum(W ** 2) for W in self.params.values()) / 2
+        d = self.last.backward(2 * y)
+        self.first.backward(d * (1 - self.last.x ** 2))
+        g = {"W1": self.first.dW + PENALTY * self.first.W, "W2": self.last.dW + self.last.W}
+        return np.sum(y ** 2) + decay, RETURN
+Net().step(np.arange(12.0).reshape(4, 3) / 9)
+"""
+
+
+@pytest.mark.parametrize(("penalty", "wrong"), [("1", set()), ("0", {"W1"})])
+def test_the_returned_gradient_of_a_parameter_comes_before_that_of_a_layer(
+    penalty: str, wrong: set[str], tmp_path: Path
+) -> None:
+    text = ALIASES.replace("PENALTY", penalty).replace("RETURN", "g")
+    found = read_own(tmp_path, text, "Net.step")
+    assert [*found.params] == ["W1", "W2"]
+    assert list_wrong(found) == wrong
+
+
+def test_the_gradient_that_a_layer_keeps_is_read_where_none_is_returned(tmp_path: Path) -> None:
+    text = ALIASES.replace("PENALTY", "1").replace(", RETURN", "").replace(" + decay", "")
+    found = read_own(tmp_path, text, "Net.step")
+    assert [*found.params] == ["first.W", "last.W"]
+    assert list_wrong(found) == set()

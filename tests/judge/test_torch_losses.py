@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.torch_losses import rounds_inside
 from bptt_verifier.tolerance.comparison import Verdict
 
 torch: Any = import_module("torch") if find_spec("torch") else None
@@ -154,3 +156,50 @@ def test_none_is_the_gradient_of_a_parameter_without_use() -> None:
     assert verify_own_model(lambda p: {"w": 2 * p["w"], "unused": None}, squares, given, cases=4)
     report = verify_own_model(lambda p: {"w": None, "unused": None}, squares, given, cases=4)
     assert [mistake.name for mistake in report.mistakes] == ["zero-gradient"]
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_loss_whose_constants_are_float32_is_judged_in_float32(rounds: bool) -> None:
+    x = torch.linspace(0.2, 1.5, 7, dtype=torch.float64)
+
+    def levels() -> Any:
+        if rounds:
+            return (torch.arange(5) + 0.5) / 5
+        return (torch.arange(5, dtype=torch.float64) + 0.5) / 5
+
+    def quantiles(p: Any) -> Any:
+        return (levels() * torch.sin(x[:, None] * p["w"])).sum()
+
+    def derive(p: Any, factor: float = 1.0) -> Any:
+        slope = x[:, None] * torch.cos(x[:, None] * p["w"])
+        return {"w": factor * (levels() * slope).sum(0)}
+
+    params = {"w": torch.linspace(0.5, 1.5, 5, dtype=torch.float64)}
+    report = verify_own_model(derive, quantiles, params)
+    assert report.verdict is Verdict.AGREES, report
+    said = "The loss rounds to float32 inside, as it stands, as constants may be made in it: all "
+    assert any(note.startswith(said) for note in report.notes) is rounds
+    off = 1e-3 if rounds else 1e-9
+    wrong = verify_own_model(lambda p: derive(p, 1 + off), quantiles, params)
+    assert wrong.verdict is Verdict.DISAGREES
+    assert [each.name for each in wrong.mistakes] == ["constant-factor"]
+
+
+@pytest.mark.parametrize(
+    ("apart", "rounds"),
+    [(0.0, False), (2.0**-43, False), (2.0**-41, True), (2.0**-15, True), (2.0**-13, False)],
+)
+def test_two_computations_of_a_loss_are_apart_by_the_rounding_of_float32(
+    apart: float, rounds: bool
+) -> None:
+    tree = flatten({"w": torch.ones(2, dtype=torch.float64)})
+
+    def plain(p: Any) -> Any:
+        return p["w"].sum() * (1 + apart)
+
+    def wide(p: Any) -> Any:
+        return p["w"].sum()
+
+    assert rounds_inside(plain, wide, tree) is rounds
+    assert not rounds_inside(lambda p: 1 / 0, wide, tree)
+    assert not rounds_inside(plain, lambda p: 1 / 0, tree)
