@@ -96,9 +96,9 @@ def list_factors(known: Structure) -> list[Factor]:
     for number in range(len(known.program.operations)):
         constant = read_constant(known, number)
         for value in (constant, 2 * constant) if constant else ():  # 2 c of c x²
-            said = f"{value:.6g}, a factor that your forward pass gives,"
-            found.setdefault(value, said)
-            found.setdefault(1 / value, f"1/{value:.6g}, one over{said.partition(',')[2]}")
+            size, said = abs(value), ", a factor that your forward pass gives,"
+            found.setdefault(size, f"{size:.6g}{said}")
+            found.setdefault(1 / size, f"1/{size:.6g}, one over{said[1:]}")
     found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
 
     def factor(words: str, number: float) -> Factor:

@@ -4,7 +4,7 @@ A number of NumPy behaves as one of Python, and is an array without axes that ca
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,28 @@ from bptt_verifier.program.torch_tensors import to_array
 
 
 def give_numbers(
-    function: Callable[..., Any], roots: dict[str, Any], results: Results
+    function: Callable[..., Any],
+    roots: dict[str, Any],
+    state: dict[str, Any],
+    names: Mapping[Keys, str],
+    chosen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Give a function, which returns the loss and the gradients, NumPy's numbers for Python's.
 
-    The roots are returned as they are where no number has a gradient.
+    The roots are returned as they are where no number has a gradient or is chosen. `state` is that
+    of a call, and `names` are those of what is returned.
     """
     arguments, code = roots["arguments"], find_code(function)
+    results = Results(state, names, ("",))
     used = (
         {}
         if code is None
         else {n: v for n, v in find_rates(function).items() if n in code.co_names}
     )
     outer = {name: value for name, value in used.items() if name not in arguments}
-    given = find_numbers(arguments, results, roots)
-    kept = find_numbers(getattr(roots.get("self"), "__dict__", {}), results, roots)
-    shared = find_numbers(outer, results, roots) if "globals" in roots else {}
+    given = find_numbers(arguments, results, roots, chosen)
+    kept = find_numbers(getattr(roots.get("self"), "__dict__", {}), results, roots, chosen)
+    shared = find_numbers(outer, results, roots, chosen) if "globals" in roots else {}
     if not (given or kept or shared):
         return roots
     changed = roots | {"arguments": arguments | given}
@@ -45,9 +51,14 @@ def give_numbers(
 
 
 def find_numbers(
-    values: Mapping[str, Any], results: Results, before: Mapping[str, Any]
+    values: Mapping[str, Any],
+    results: Results,
+    before: Mapping[str, Any],
+    chosen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Find the numbers among arguments, globals or attributes whose gradients a call computes.
+
+    Those that are chosen by their names are among them.
 
     Such a gradient is one real number that is returned, or an attribute that the call has set:
     `before` has the roots as they were. A step `dt` of a time `t` is none.
@@ -55,11 +66,12 @@ def find_numbers(
     numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
     sources = results.spell(len(numbers)) if numbers else {}
     found = find_gradients({name: (name,) for name in numbers}, sources)
-    return {
-        name: np.float64(numbers[name])
+    computed = {
+        name
         for name, path in found.items()
         if is_real_number(follow(results.state, path)) and is_computed(path, results, before)
     }
+    return {n: np.float64(v) for n, v in numbers.items() if n in computed or n in chosen}
 
 
 def is_real_number(value: Any) -> bool:

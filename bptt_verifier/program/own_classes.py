@@ -276,8 +276,9 @@ def read_passes(
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
     results = Results(state, names, loss)
-    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), results, roots)
-    passed = {m: find_numbers(each, results, roots) for m, each in roots["arguments"].items()}
+    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), results, roots, chosen)
+    given_to = roots["arguments"].items()
+    passed = {m: find_numbers(each, results, roots, chosen) for m, each in given_to}
     if numbers or any(passed.values()):
         unset = RecordedCall(None, {})  # its arguments are globals of the same names
         calls_of = {m: recorded.get(m, unset) for m in (*recorded, *passed)}

@@ -161,7 +161,7 @@ def read_function(
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
     lists = {key: value for key, value in lists.items() if key not in arguments}
     listed = find_list_arguments(arguments, state["result"], names) if not structure else {}
-    given = roots if structure else give_numbers(function, roots, Results(state, names, ("",)))
+    given = roots if structure else give_numbers(function, roots, state, names, chosen)
     if lists or listed or given is not roots:  # the code gets arrays in the place of these
         roots = given | ({"globals": given.get("globals", {}) | lists} if lists or listed else {})
         arguments = roots["arguments"] = roots["arguments"] | listed

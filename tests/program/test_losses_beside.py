@@ -1,6 +1,7 @@
 """A method that returns gradients alone is judged with the loss beside it in its class."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,17 +222,20 @@ def test_an_empty_container_is_not_shared_by_two_calls(tmp_path: Path) -> None:
     assert report.verdict is Verdict.AGREES, str(report)
 
 
-def test_parameters_that_are_numbers_of_python_are_asked_for_as_those_of_numpy(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("returned", "chosen"),
+    [("gu, gw", ("u", "w")), ("dict(u=gu, w=gw)", ()), ("(du := gu), (dw := gw)", ("u", "w"))],
+)
+def test_parameters_that_are_numbers_of_python_are_read_as_those_of_numpy(
+    returned: str, chosen: tuple[str, ...], tmp_path: Path
 ) -> None:
     file, source = tmp_path / "model.py", NUMBERS.replace("CALL", "0.9, -0.5")
-    file.write_text(source, encoding="utf-8")
-    said = r"give u and w as numbers of NumPy, such as np.float64\(0.9\)"
-    with pytest.raises(ValueError, match=f"found u, w; {said}"):
-        read_file(file, None, None, {}, ("u", "w"))
-    file.write_text(source.replace("return gu, gw", "return dict(u=gu, w=gw)"), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"found dict of u, w; {said}"):
-        read_file(file, None, None, {})
+    source = source.replace("return gu, gw", f"return {returned}")
+    for text, verdict in [(source, "agrees"), (source.replace("gw +", "gw -"), "disagrees")]:
+        file.write_text(text, encoding="utf-8")
+        code: Any = read_file(file, None, None, {}, chosen)
+        report = verify_own_model(code.gradients, code.loss, code.params, cases=4)
+        assert report.verdict.value == verdict, str(report)
 
 
 OF_CLASS = """
@@ -260,11 +264,12 @@ out = net.forward(x); net.loss(out, y); net.backward(out, y)
 
 def test_so_are_the_numbers_of_an_object(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
-    file.write_text(OF_CLASS, encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"du, dw; give u and w as numbers of NumPy, such as np\.f"
-    ):
-        read_file(file, "Net", None, {})
+    for text, verdict in [(OF_CLASS, "agrees"), (OF_CLASS.replace("dw +", "dw -"), "disagrees")]:
+        file.write_text(text, encoding="utf-8")
+        code: Any = read_file(file, "Net", None, {})
+        assert [*code.params] == ["u", "w"]
+        report = verify_own_model(code.gradients, code.loss, code.params, cases=4)
+        assert report.verdict.value == verdict, str(report)
 
 
 def test_a_name_of_no_number_and_no_array_is_refused_without_a_remedy(tmp_path: Path) -> None:
