@@ -88,7 +88,7 @@ def fit_factors(
         for k, (here, beside) in zip(left, join(made).reshape(len(left), 2, -1), strict=True):
             with np.errstate(all="ignore"):
                 slope, rest = (beside - here) / NEAR, error - here
-                step = float(slope @ rest) / float(slope @ slope)
+                step = float(np.divide(slope @ rest, slope @ slope))
             if not np.isfinite(step) or abs(factors[k]) > FARTHEST:
                 continue
             if abs(step) <= NEAR * abs(factors[k]):

@@ -167,6 +167,14 @@ def test_a_fit_finds_the_root_of_a_polynomial_and_leaves_out_what_has_none() -> 
     assert not [*fit_factors([place], join, np.array([0.2, 0.2, 0.2, 0.2, 3.0]))]
 
 
+def test_a_place_without_an_effect_has_no_factor() -> None:
+    def join(made: Any) -> Any:
+        return np.zeros((len(made), 5))
+
+    place = Scaled(lambda by: by)  # type: ignore[arg-type, return-value]
+    assert not [*fit_factors([place], join, np.ones(5))]
+
+
 def test_too_few_wrong_numbers_have_no_fit() -> None:
     with use_float64():
         known = structure(trace(leaky_loss, MODELS["leaky"][2]))
