@@ -353,7 +353,7 @@ def makes_candidate(function: ast.FunctionDef, own: Collection[str]) -> bool:
 
 
 def leave_out_parts(defined: Definitions, candidates: Sequence[str]) -> list[str]:
-    """Leave out the candidates that others of them call, such as the loss of a network."""
+    """Leave out the candidates that others of them call, as a loss, or make, as the layers."""
 
     def find_called(name: str) -> set[str]:
         top = name.partition(".")[0]
@@ -361,7 +361,7 @@ def leave_out_parts(defined: Definitions, candidates: Sequence[str]) -> list[str
         nodes = [] if node is None else ast.walk(node)
         names = {name_expression(n.func) for n in nodes if isinstance(n, ast.Call)}
         inside = sorted(names & {*defined.functions})
-        return {*inside} | list_called(defined, inside)
+        return {*inside} | list_called(defined, inside) | (names & {*defined.classes})
 
     parts = {part for each in candidates for part in find_called(each) - {each}}
     return [each for each in candidates if each not in parts]

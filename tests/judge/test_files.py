@@ -289,13 +289,17 @@ def test_a_result_that_is_called_gradients_is_no_function(tmp_path: Path) -> Non
     assert {*found.params} == {"W"}
 
 
-def test_the_class_that_is_made_of_others_is_proposed(tmp_path: Path) -> None:
+def test_the_class_that_is_made_of_others_is_meant(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     part = "class {}:\n    def __init__(self):\n        {}\n    def forward(self, x):\n        return x\n"
     part += "    def backward(self, dout):\n        return dout\n"
     parts = [("A", "self.W = W"), ("Whole", "self.parts = A(), B()"), ("B", "self.V = V")]
     file.write_text(DATA + "".join(part.format(*each) for each in parts), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"found A, Whole, B; name .*:Whole$"):
+    with pytest.raises(ValueError, match=r"^Whole: expected"):  # which no call shows
+        read_file(file, None, None, {})
+    parts[1] = ("Whole", "self.part = A()")
+    file.write_text(DATA + "".join(part.format(*each) for each in parts), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"found Whole, B; name .*:Whole$"):
         read_file(file, None, None, {})
 
 
