@@ -111,7 +111,7 @@ def describe_precision(
         rounding = "in half precision" if is_half(dtype) else f"to {dtype}"
         why = f"Your errors are those of rounding {rounding}"
         if of_loss is not None:
-            why = f"The loss rounds to {dtype} inside, as it stands, as constants may be made in it"
+            why = f"As it stands, your loss rounds to {dtype} inside, as where it makes constants"
         yield f"{why}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
@@ -274,11 +274,12 @@ def explain(
         said = "The search for a name was interrupted; the verdict does not depend on it."
         report = report._replace(notes=(*report.notes, said))
     which, details = ", ".join(wrong), dict[str, Any](gradients=wrong)
+    remain = "remains unexplained" if len(wrong) == 1 else "remain unexplained"
     said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
     if not complete:
-        said = f"the search for a name ended early; {which} remain unexplained."
+        said = f"the search for a name ended early; {which} {remain}."
     if isinstance(found, Failure):  # the numbers are wrong, whatever ends the search for a name
-        said = f"the judge's search for a name raised {found.what}, so {which} remain unexplained;"
+        said = f"the judge's search for a name raised {found.what}, so {which} {remain};"
         said += " the verdict stands, since it does not depend on a name."
         found, details = (), details | {"raised": found.what, "raised_at": found.file_line}
     mistakes: tuple[Mistake, ...] = found or (Mistake("unknown", said, details),)

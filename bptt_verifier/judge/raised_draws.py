@@ -33,8 +33,8 @@ def doubt_few(
     few = [find_symbol(name) for name, number in telling.items() if number < enough]
     if raised and few:
         yield (
-            "Too few cases in which your function raises nothing could have shown a mistake in "
-            f"{', '.join(few)}."
+            f"A mistake in {', '.join(few)} would have been seen in too few of the cases in which "
+            "your function raises nothing."
         )
 
 
@@ -45,6 +45,6 @@ def doubt_missing(subject: Subject, cases: Sequence[Compared]) -> Iterator[str]:
     missing = [name for name in every if name not in known]
     if missing:
         yield (
-            f"You return no gradient of {', '.join(missing)}, which params has as a float. If it "
-            "is a parameter, return its gradient; if it is data, take it out of params."
+            f"You return no gradient of {', '.join(missing)}, in params as a float. Return it if "
+            "this is a parameter; if it is data, take it out of params."
         )

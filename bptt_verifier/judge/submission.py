@@ -73,8 +73,8 @@ class Expected(NamedTuple):
     `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
     every result that is read; `dtype` is that of integers. `read` converts a structure of gradients
     to one by name. `paths` are the paths of names in a structure of parameters, `zeros` the names
-    of gradients that are zero whatever the parameters are, and `numbers` those of Python's floats,
-    which may be data: a gradient of such a one may be missing.
+    of gradients that are zero whatever the parameters are, and `numbers` those of floats of
+    Python or NumPy, which may be data: a gradient of such a one may be missing.
     """
 
     names: tuple[str, ...]

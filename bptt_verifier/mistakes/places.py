@@ -157,6 +157,8 @@ def fit_adjoints(
     Returns their errors by slot; None where a fit is not determined, or leaves an error.
     """
     names = [name for name in case.wanted if name in expression.weights]
+    if not names:
+        return None
     columns = [make_columns(known, case.forward, slot, names) for slot in expression.slots]
     if any(column is None for column in columns):
         return None

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from bptt_verifier.tolerance.comparison import Array
 
 # Exceptions by which Python refuses code as it is written.
 MISTAKES_OF_CODE = (AttributeError, LookupError, NameError, NotImplementedError, TypeError)
+CHECKS = ("asarray_chkfinite", "_check_finite")  # functions of NumPy and SciPy
 OF_MATH = ("math domain error", "expected a ")  # what Python's `math` says of a number
 
 
@@ -144,8 +145,16 @@ def is_of_values(error: BaseException) -> bool:
     arithmetic = isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError")
     if excepted or arithmetic or message_of(error).startswith(OF_MATH):
         return not excepted
-    frames = [(frame.f_code.co_code, at) for frame, at in walk_frames(error.__traceback__)]
-    return any(code[at] == dis.opmap["RAISE_VARARGS"] for code, at in frames[-1:])
+    # What a library raises of shapes is a mistake of the code. Few of its functions check values.
+    innermost = [*walk_frames(error.__traceback__)][-1:]
+    codes = [(frame.f_code, at) for frame, at in innermost if asks_for_values(frame.f_code)]
+    return any(code.co_code[at] == dis.opmap["RAISE_VARARGS"] for code, at in codes)
+
+
+def asks_for_values(code: CodeType) -> bool:
+    """True for code of the user's, and for that of a library which checks values alone."""
+    checks = code.co_name in CHECKS or "distributions" in code.co_filename
+    return checks or is_of_user(code.co_filename)
 
 
 def walk_frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:

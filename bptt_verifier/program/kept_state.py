@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from types import CellType, FunctionType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from bptt_verifier.program.own_globals import find_globals
 
 MOST = 1000  # entries of a container; a larger one is data, such as a vocabulary
 NUMBERS = 2**14  # of an array; a larger one is data, too
+BUDGET = 10_000  # entries of all that is remembered
+ATOMS = (int, float, complex, str, bytes, type(None), ModuleType)
 Restore = Callable[[], None]
 
 
@@ -38,16 +40,13 @@ def put_back_globals(loss: Callable[..., Any]) -> Callable[..., Any]:
 def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
     """Put back, in the end, what is assigned to globals inside, or to what is in them.
 
-    That is what dicts, lists, sets, deques, objects of the file's own classes and the variables
-    around its inner functions hold.
+    That is what dicts, lists, sets, deques, objects of the file's own classes, these classes and
+    the variables around its inner functions hold. Arrays that are globals themselves are data.
     """
     space = find_globals(function)
     restores = list[Restore]()
     remember_items(space, restores)
-    seen = {id(space)}
-    for value in [*space.values()]:
-        if not isinstance(value, np.ndarray):  # the user's data
-            remember(value, space, seen, restores)
+    remember([v for v in space.values() if not isinstance(v, np.ndarray)], space, restores)
     try:
         yield
     finally:
@@ -55,29 +54,58 @@ def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
             restore()
 
 
-def remember(value: Any, space: Any, seen: set[int], restores: list[Restore]) -> None:
-    """Add what puts back the contents of a value, and of what is in it, if they change."""
-    inner: list[Any] = []
-    if id(value) in seen:
-        return
+def remember(values: list[Any], space: Any, restores: list[Restore]) -> None:
+    """Add what puts back the contents of values, and of what is in them, if they change."""
+    waiting, seen, left = deque(values), {id(space)}, BUDGET
+    while waiting and left > 0:
+        value = waiting.popleft()
+        if isinstance(value, ATOMS) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        inner = list_inside(value, space, restores)
+        left -= 1 + len(inner)
+        waiting.extend(inner)
+
+
+def list_inside(value: Any, space: Any, restores: list[Restore]) -> list[Any]:
+    """List what is in a value, and add what puts that back; nothing is in data."""
     if isinstance(value, dict) and len(value) <= MOST:
         remember_items(value, restores)
-        inner = [*value.values()]
-    elif isinstance(value, list | deque | set) and len(value) <= MOST:
-        inner = [*value]
-        restores.append(lambda: refill(value, inner))
-    elif isinstance(value, tuple):
-        inner = [*value[:MOST]]
-    elif type(value) is np.ndarray and value.size <= NUMBERS and value.dtype != object:
-        before = value.copy()
-        restores.append(lambda: rewrite(value, before))
-    elif isinstance(value, FunctionType) and value.__globals__ is space:
-        inner = [remember_cell(cell, restores) for cell in value.__closure__ or ()]
-    elif type(value).__module__ == space.get("__name__") and hasattr(value, "__dict__"):
-        inner = [vars(value)]
-    seen.add(id(value))
-    for each in inner:
-        remember(each, space, seen, restores)
+        return [*value.values()]
+    if isinstance(value, list | deque | set) and len(value) <= MOST:
+        before = [*value]
+        restores.append(lambda: refill(value, before))
+        return before
+    if isinstance(value, tuple):
+        return [*value[:MOST]]
+    if type(value) is np.ndarray and value.size <= NUMBERS and value.dtype != object:
+        numbers = value.copy()
+        restores.append(lambda: rewrite(value, numbers))
+        return []
+    if isinstance(value, FunctionType) and value.__globals__ is space:
+        return [remember_cell(cell, restores) for cell in value.__closure__ or ()]
+    own = space.get("__name__")
+    if isinstance(value, type) and value.__module__ == own:
+        return remember_attributes(value, restores)
+    if type(value).__module__ == own and isinstance(getattr(value, "__dict__", None), dict):
+        return [vars(value)]
+    return []
+
+
+def remember_attributes(kind: type[Any], restores: list[Restore]) -> list[Any]:
+    """Add what puts back the attributes of a class, and list them."""
+    before = {n: v for n, v in vars(kind).items() if not n.startswith("__")}
+
+    def restore() -> None:
+        now = {n: v for n, v in vars(kind).items() if not n.startswith("__")}
+        for name in now.keys() - before.keys():
+            delattr(kind, name)
+        for name, value in before.items():
+            if name not in now or now[name] is not value:
+                setattr(kind, name, value)
+
+    restores.append(restore)
+    return [v for v in before.values() if not isinstance(v, FunctionType)]
 
 
 def remember_items(items: dict[Any, Any], restores: list[Restore]) -> None:

@@ -6,32 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.program.gradient_names import is_named_gradient, may_be_gradient
+from bptt_verifier.program.data_names import STATES, find_kind
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.own_code import OwnCode
 from bptt_verifier.program.own_results import is_float_array
 from bptt_verifier.program.torch_tensors import to_array
 
-ERROR = re.compile("delta|error")  # in the name of a gradient
+INPUT = re.compile(r"(^|_|d|grad)(in|inp|inputs?)(_|$)")  # in the name of its gradient
 
 
 def name_input_gradient(
-    result: Any, names: Mapping[Keys, str], given: Mapping[str, Any], owner: Any
+    result: Any, names: Mapping[Keys, str], given: Mapping[str, Any], before: Any, after: Any
 ) -> str:
     """Name the gradient that a layer returns alone, by its shape; empty where that is uncertain.
 
-    It is that of the only input of the forward pass that has the shape, where it has no name or one
-    such as `grad_input`, which is none of an array that is known. An array of that shape which the
-    object holds before the call, such as a state, may be meant as well.
+    It is that of the only input of the forward pass that has the shape, where it has no name or
+    that of the gradient of an input, as `grad_input`. What the object holds `before` the call in
+    that shape may be meant as well, and so may a state that it holds `after`.
     """
-    name, arrays = names.get((), ""), [*walk({"given": given, "owner": owner}, (), ())]
-    known = any(path and is_named_gradient(name, path[-1]) for path, _ in arrays)
-    told = not name or may_be_gradient(name) or ERROR.search(name)
-    if known or not told or not is_float_array(result):
+    name = names.get((), "")
+    if not is_float_array(result) or (name and not INPUT.search(name.lower())):
         return ""
     shape = np.shape(to_array(result))
     inputs = [name for name, value in given.items() if has_shape(value, shape)]
-    held = [path for path, value in walk(owner, (), ()) if path and has_shape(value, shape)]
+    held = [path for path, value in walk(before, (), ()) if path and has_shape(value, shape)]
+    held += [
+        path for path, value in walk(after, (), ())
+        if path and find_kind(path[-1]) is STATES and has_shape(value, shape)
+    ]  # fmt: skip
     return f"d{inputs[0]}" if len(inputs) == 1 and not held else ""
 
 

@@ -22,9 +22,10 @@ from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.layer_inputs import has_whole_gradients, name_input_gradient
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.number_lists import find_joined, join_at, join_left
-from bptt_verifier.program.number_parameters import find_numbers, set_attributes
+from bptt_verifier.program.number_parameters import find_numbers, set_all, set_numbers
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
+from bptt_verifier.program.own_data import find_doubts, require_no_wrong_guess
 from bptt_verifier.program.own_globals import find_used_globals
 from bptt_verifier.program.own_results import (
     LOSSES,
@@ -276,22 +277,18 @@ def read_passes(
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
     results = Results(state, names, loss)
-    numbers = find_numbers(getattr(roots["self"], "__dict__", {}), results, roots, chosen)
-    given_to = roots["arguments"].items()
-    passed = {m: find_numbers(each, results, roots, chosen) for m, each in given_to}
-    if numbers or any(passed.values()):
+    numbers = find_numbers(calls, roots, results, run, chosen)
+    if numbers:
         unset = RecordedCall(None, {})  # its arguments are globals of the same names
-        calls_of = {m: recorded.get(m, unset) for m in (*recorded, *passed)}
+        calls_of = {m: recorded.get(m, unset) for m in (*recorded, *roots["arguments"])}
+        kept = {path: number for path, number in numbers.items() if path[0] == "self"}
         changed = {
-            method: each._replace(
-                owner=set_attributes(each.owner, numbers),
-                first=set_attributes(each.first, numbers),
-                arguments=each.arguments | passed.get(method, {}),
-            )
+            method: set_numbers(each, method, numbers)
             for method, each in calls_of.items()
-            if method in recorded or passed[method]
+            if method in recorded or any(path[:2] == ("arguments", method) for path in numbers)
         }
-        return read_passes(set_attributes(owner, numbers), name, changed, chosen, assumed)
+        whole_owner = set_all({"self": owner}, kept)["self"]
+        return read_passes(whole_owner, name, changed, chosen, assumed)
     joined = find_joined(state["result"], names, roots)
     state = calls.attempt(whole) if joined else state
     listed = ", ".join(functions)
@@ -305,8 +302,11 @@ def read_passes(
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
     for argument, path in assumed.items():
         said += f"; {argument} is taken for the gradient of {describe_output(path, named)}"
+    guessed = list[str]()
     if cotangents and not pair:
-        unnamed = name_input_gradient(state["result"], names, given, roots["self"])
+        owners = roots["self"], state["self"]
+        unnamed = name_input_gradient(state["result"], names, given, *owners)
+        guessed = [unnamed[1:]] if unnamed and not names.get(()) else []
         names = {**names, (): unnamed} if unnamed else names
         said += f"; what {backward} returns is taken for {unnamed}" if unnamed else ""
     results = Results(state, names, loss)
@@ -321,6 +321,8 @@ def read_passes(
         whole_gradients = attempt(has_whole_gradients, found, calls.left_out)
         if not isinstance(found, Failure) and whole_gradients is True:
             calls, code = layer, found
+            doubts = find_doubts(guessed, code.params, code.gradients, code.loss)
+            require_no_wrong_guess(name, doubts, dict.fromkeys(guessed, ""))
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code

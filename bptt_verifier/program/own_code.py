@@ -43,7 +43,7 @@ from bptt_verifier.program.number_lists import (
     join_at,
     join_left,
 )
-from bptt_verifier.program.number_parameters import give_numbers
+from bptt_verifier.program.number_parameters import find_returned_numbers, set_all
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -161,14 +161,18 @@ def read_function(
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
     lists = {key: value for key, value in lists.items() if key not in arguments}
     listed = find_list_arguments(arguments, state["result"], names) if not structure else {}
-    given = roots if structure else give_numbers(function, roots, state, names, chosen)
-    if lists or listed or given is not roots:  # the code gets arrays in the place of these
-        roots = given | ({"globals": given.get("globals", {}) | lists} if lists or listed else {})
-        arguments = roots["arguments"] = roots["arguments"] | listed
+    if lists or listed:  # the code gets arrays in the place of its lists
+        roots["globals"] = roots.get("globals", {}) | lists
+        arguments |= listed
+    known = roots, state, names, run, chosen
+    numbers = {} if structure else find_returned_numbers(calls, *known)
+    if lists or listed or numbers:
+        roots = set_all(roots, numbers)
+        arguments = roots["arguments"]
         calls = Calls(name, function, roots, structure)
         whole = calls.make(run)
     joined = find_joined(state["result"], names, roots)
-    state = calls.attempt(whole) if joined or given is not roots else state
+    state = calls.attempt(whole) if joined or numbers else state
     structures = [
         key
         for key, value in arguments.items()

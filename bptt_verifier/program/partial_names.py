@@ -137,10 +137,13 @@ def is_end(rest: str, name: Any) -> bool:
 
 
 def is_shortened(rest: str, name: str) -> bool:
-    """True if two words or more stand for words of a name, in order: the first and others."""
-    words, left = split_words(rest), iter(split_words(name))
-    enough = len(words) > 1 and min(map(len, words)) > 1
-    return enough and all(any(each.startswith(word) for each in left) for word in words)
+    """True if two words or more stand for words of a name, in order, and the last for its last."""
+    words, whole = split_words(rest), split_words(name)
+    if len(words) < 2 or min(map(len, words)) < 2 or not whole[-1:] or len(whole) < len(words):
+        return False
+    left = iter(whole[:-1])
+    inner = all(any(each.startswith(word) for each in left) for word in words[:-1])
+    return inner and whole[-1].startswith(words[-1])
 
 
 def split_words(name: str) -> list[str]:

@@ -62,6 +62,8 @@ def rounds_inside(loss: Callable[..., Any], in_float64: Callable[..., Any], tree
 
     So do constants that are made in PyTorch's default format, as `(torch.arange(5) + 0.5) / 5`.
     """
+    if any(value.dtype != np.float64 for value in tree.leaves.values()):
+        return False
     plain = attempt(lambda: np.float64(to_array(loss(tree.rebuild(copies(tree.leaves))))))
     wide = attempt(lambda: np.float64(in_float64(copies(tree.leaves))))
     if isinstance(plain, Failure) or isinstance(wide, Failure):

@@ -93,13 +93,13 @@ def prepare(
     require_at_least(0, "seed", seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    stated, in_torch = loss, takes_tensors(loss, trees)
+    loss = stated = put_back_globals(loss)
+    in_torch = takes_tensors(loss, trees)
     in_numpy = in_torch or not takes_namespace(loss)
     if in_torch:
         loss = over_arrays(loss, trees)
     else:
         loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
-    loss = put_back_globals(loss)
     model = OwnModel(loss, settings, seed, in_numpy, in_torch, trees=trees)
 
     mode = find_mode()

@@ -59,7 +59,7 @@ def test_the_format_that_the_loss_rounds_to_is_said() -> None:
     found = state_compared({"a": 1.0}, {"a": 1.0}, {"a": 1.0}, np.float64)
     (said,) = describe_precision([found], [found], (np.float32, np.float32), ())
     assert said == (
-        "The loss rounds to float32 inside, as it stands, as constants may be made in it: all "
+        "As it stands, your loss rounds to float32 inside, as where it makes constants: all "
         "results are judged in float32."
     )
 
@@ -253,7 +253,7 @@ def test_a_search_that_ends_early_says_so() -> None:
         return ()
 
     (mistake,) = explain_wrong(diagnose, seconds=0.0).mistakes
-    assert mistake.explanation == "the search for a name ended early; a remain unexplained."
+    assert mistake.explanation == "the search for a name ended early; a remains unexplained."
 
 
 def test_an_interrupted_search_leaves_the_verdict() -> None:
@@ -265,7 +265,7 @@ def test_an_interrupted_search_leaves_the_verdict() -> None:
     said = "The search for a name was interrupted; the verdict does not depend on it."
     assert found.notes == (said,)
     (mistake,) = found.mistakes
-    assert mistake.explanation == "the search for a name ended early; a remain unexplained."
+    assert mistake.explanation == "the search for a name ended early; a remains unexplained."
 
 
 def test_a_search_that_raises_leaves_the_verdict_and_says_what_it_raised() -> None:
@@ -276,8 +276,8 @@ def test_a_search_that_raises_leaves_the_verdict_and_says_what_it_raised() -> No
     assert found.verdict is Verdict.DISAGREES
     (mistake,) = found.mistakes
     assert mistake.explanation == (
-        "the judge's search for a name raised ValueError: shape mismatch, so a remain unexplained; "
-        "the verdict stands, since it does not depend on a name."
+        "the judge's search for a name raised ValueError: shape mismatch, so a remains "
+        "unexplained; the verdict stands, since it does not depend on a name."
     )
     assert {*mistake.details} == {"gradients", "raised", "raised_at"}
     assert mistake.details["raised"] == "ValueError: shape mismatch"

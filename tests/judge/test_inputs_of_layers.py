@@ -133,25 +133,33 @@ def read_layer(tmp_path: Path, returns: str, state: str = "", scale: str = "None
     return read_own(tmp_path, source)
 
 
-@pytest.mark.table(3)
-@pytest.mark.parametrize("name", ["", "grad_input", "input_error", "delta", "dprev"])
+@pytest.mark.parametrize("name", ["", "grad_input", "input_error", "d_in", "dinputs"])
 def test_what_a_layer_returns_alone_is_the_gradient_of_the_input_of_its_shape(
     name: str, tmp_path: Path
 ) -> None:
-    for right, product in ((True, "d @ self.W.T"), (False, "2 * d @ self.W.T")):
-        named = f"{name} = {product}; return {name}"
-        found = read_layer(tmp_path, named if name else f"return {product}")
-        assert [*found.params] == ["W", "b", "x"]
-        assert "; what backward returns is taken for dx; parameters: " in found.said
-        assert list_wrong(found) == (set() if right else {"x"})
+    def returned(product: str) -> str:
+        return f"{name} = {product}; return {name}" if name else f"return {product}"
+
+    found = read_layer(tmp_path, returned("d @ self.W.T"))
+    assert [*found.params] == ["W", "b", "x"]
+    assert "; what backward returns is taken for dx; parameters: " in found.said
+    assert list_wrong(found) == set()
+    if name:
+        assert list_wrong(read_layer(tmp_path, returned("2 * d @ self.W.T"))) == {"x"}
+        return
+    with pytest.raises(ValueError, match="the gradient of x in a result without a name that has"):
+        read_layer(tmp_path, returned("2 * d @ self.W.T"))
 
 
 @pytest.mark.parametrize(
     ("returns", "state", "scale"),
     [
-        ("return d @ self.W.T", "self.h = np.zeros((5, 4))", "None"),  # it may be that of h
+        ("return d @ self.W.T", "self.g = np.zeros((5, 4))", "None"),  # it may be that of g
+        ("self.h = 0 * self.x; return d @ self.W.T", "", "None"),  # or of a state
         ("return d @ self.W.T", "", "np.ones((5, 4))"),  # or of scale
         ("out = d @ self.W.T; return out", "", "None"),  # it has no name of a gradient
+        ("delta = d @ self.W.T; return delta", "", "None"),  # or one of another
+        ("dz = d @ self.W.T; return dz", "", "None"),
         ("return d", "", "None"),  # nor the shape
     ],
 )
@@ -164,13 +172,13 @@ def test_what_may_be_another_gradient_than_that_of_the_input_is_not_compared(
     assert list_wrong(found) == set()
 
 
-def test_a_gradient_that_has_a_name_of_its_own_needs_no_shape(tmp_path: Path) -> None:
-    assert name_input_gradient(np.ones(3), {}, {"x": np.zeros(3)}, {}) == "dx"
-    for name in ("dx", "dW"):
-        names: Any = {(): name}
-        given, owner = {"x": np.zeros(3)}, {"W": np.zeros(3)}
-        assert name_input_gradient(np.ones(3), names, given, owner) == ""
-    assert name_input_gradient((np.ones(3),), {}, {"x": np.zeros(3)}, {}) == ""
+def test_only_one_array_may_be_the_gradient_of_an_input() -> None:
+    x = {"x": np.zeros(3)}
+    assert name_input_gradient(np.ones(3), {}, x, {}, {}) == "dx"
+    assert name_input_gradient(np.ones(3), {(): "dW"}, x, {}, {}) == ""
+    assert name_input_gradient((np.ones(3),), {}, x, {}, {}) == ""
+    assert name_input_gradient(np.ones(3), {}, x, {}, {"h": np.ones(3)}) == ""
+    assert name_input_gradient(np.ones(3), {}, x, {}, {"q": np.ones(3)}) == "dx"
 
 
 ALIASES = """

@@ -88,8 +88,8 @@ def test_agreement_in_too_few_cases_is_inconclusive() -> None:
     report = verify_own_model(near, loss=loss, params=PARAMS)
     assert str(report.verdict) == "inconclusive"
     assert report.notes[0] == (
-        "Too few cases in which your function raises nothing could have shown a mistake in "
-        "∂L/∂s, ∂L/∂b."
+        "A mistake in ∂L/∂s, ∂L/∂b would have been seen in too few of the cases in which your "
+        "function raises nothing."
     )
     one = verify_own_model(near, loss=loss, params=PARAMS, cases=1)
     assert str(one.verdict) == "agrees"
@@ -174,7 +174,7 @@ def test_a_number_without_a_gradient_is_named() -> None:
     subject: Any = SimpleNamespace(expect=lambda case: SimpleNamespace(names=("w", "lam", "eps")))
     assert [*doubt_missing(subject, [state_found({"w": 0, "lam": 0, "eps": 0})])] == []
     (said,) = doubt_missing(subject, [state_found({"w": 0}), state_found({"w": 0, "eps": 0})])
-    assert said.startswith("You return no gradient of lam, which params has as a float. If ")
+    assert said.startswith("You return no gradient of lam, in params as a float. Return it if ")
 
 
 # A float of Python's among the parameters is one of them, or data.
@@ -213,7 +213,7 @@ def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind:
         lambda p: read(p, *differentiate(p)[:2]), loss=penalised, params=params
     )
     assert str(report.verdict) == "inconclusive"
-    assert report.notes[0].startswith("You return no gradient of lam, which params has as a float")
+    assert report.notes[0].startswith("You return no gradient of lam, in params as a float")
     assert {n: str(r.verdict) for n, r in report.parameters.items() if n != "loss"} == {
         "W": "agrees", "v": "agrees",
     }  # fmt: skip
@@ -222,6 +222,17 @@ def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind:
     )
     assert str(wrong.verdict) == "disagrees"
     assert [each.name for each in wrong.mistakes] == ["constant-factor"]
+
+
+def test_a_mistake_is_placed_beside_a_number_without_a_gradient() -> None:
+    def wrong(p: Any) -> dict[str, Any]:
+        dW, dv, _ = differentiate(p)
+        noise = np.arange(6.0).reshape(2, 3) * np.sin(dW)
+        return {"W": dW + noise, "v": dv}
+
+    report = verify_own_model(wrong, loss=penalised, params=NUMBERS)
+    assert [each.name for each in report.mistakes] == ["unknown"]
+    assert "the judge's search" not in str(report)
 
 
 def test_a_number_with_a_gradient_is_compared() -> None:

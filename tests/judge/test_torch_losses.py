@@ -177,7 +177,7 @@ def test_a_loss_whose_constants_are_float32_is_judged_in_float32(rounds: bool) -
     params = {"w": torch.linspace(0.5, 1.5, 5, dtype=torch.float64)}
     report = verify_own_model(derive, quantiles, params)
     assert report.verdict is Verdict.AGREES, report
-    said = "The loss rounds to float32 inside, as it stands, as constants may be made in it: all "
+    said = "As it stands, your loss rounds to float32 inside, as where it makes constants: all "
     assert any(note.startswith(said) for note in report.notes) is rounds
     off = 1e-3 if rounds else 1e-9
     wrong = verify_own_model(lambda p: derive(p, 1 + off), quantiles, params)
@@ -201,5 +201,7 @@ def test_two_computations_of_a_loss_are_apart_by_the_rounding_of_float32(
         return p["w"].sum()
 
     assert rounds_inside(plain, wide, tree) is rounds
+    single = flatten({"w": torch.ones(2, dtype=torch.float32)})  # whose parameters round
+    assert not rounds_inside(plain, wide, single)
     assert not rounds_inside(lambda p: 1 / 0, wide, tree)
     assert not rounds_inside(plain, lambda p: 1 / 0, tree)

@@ -57,6 +57,7 @@ OF_VALUES: dict[str, Callable[[], Any]] = {
     "a domain": lambda: math.log(-1.0),
     "a factorisation": lambda: np.linalg.cholesky(-np.eye(2)),
     "a factorisation of SciPy": lambda: scipy.linalg.cho_factor(-np.eye(2)),
+    "no number": lambda: scipy.linalg.cho_factor(np.full((2, 2), np.nan)),
 }
 OF_CODE: dict[str, Callable[[], Any]] = {
     "a name": lambda: missing,  # type: ignore[name-defined]
@@ -66,6 +67,8 @@ OF_CODE: dict[str, Callable[[], Any]] = {
     "a type": lambda: 1 + "1",  # type: ignore[operator]
     "shapes": lambda: np.zeros(2) + np.zeros(3),
     "a shape": lambda: np.zeros(3).reshape(2, 2),
+    "shapes in a library": lambda: np.stack([np.zeros(2), np.zeros(3)]),
+    "a number of parts in a library": lambda: np.split(np.zeros(5), 2),
     "a text": lambda: int("one"),
     "what is not written": state(NotImplementedError("for negative values")),
     "a type that is stated": state(TypeError("expected an array")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.program.kept_state import MOST, NUMBERS, hold_globals, put_back_globals
+from bptt_verifier.program.kept_state import BUDGET, MOST, NUMBERS, hold_globals, put_back_globals
 
 
 class Optimiser:
@@ -152,3 +152,38 @@ def test_numbers_that_the_loss_is_called_with_do_not_reach_the_submission() -> N
     report = verify_own_model(gradients, loss=loss, params={"W": np.ones((3, 2)) / 3})
     assert str(report.verdict) == "agrees"
     assert MOMENTS["h"].dtype == np.float64
+
+
+class Node:
+    """An element of a linked list."""
+
+    after: Any = None
+    total = 0.0
+
+
+def test_long_chains_of_objects_are_followed_as_far_as_the_budget_goes() -> None:
+    first = Node()
+    node = first
+    for _ in range(3000):
+        node.after = Node()
+        node = node.after
+    space = {"__name__": __name__, "first": first, "Node": Node}
+    with hold_globals(define(space, "first.after.value = 7")):
+        first.after.value = 7
+    assert not hasattr(first.after, "value")
+
+
+def test_attributes_of_the_files_own_classes_are_put_back() -> None:
+    space = {"__name__": __name__, "Node": Node, "Other": OrderedDict}
+    put_back_globals(define(space, "Node.total = 1j\nNode.more = 2"))()
+    assert Node.total == 0.0
+    assert not hasattr(Node, "more")
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    space = {"__name__": __name__, "rows": [[k] for k in range(MOST)]}
+    space |= {f"more{k}": [[k] for _ in range(MOST)] for k in range(2 * BUDGET // MOST)}
+    last = f"more{2 * BUDGET // MOST - 1}"
+    put_back_globals(define(space, f"rows[0] = 7\n{last}[0][0] = 7"))()
+    assert space["rows"][0] == [0]
+    assert space[last][0] == [7]

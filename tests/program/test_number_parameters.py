@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.program.number_parameters import find_numbers, is_real_number, set_attributes
-from bptt_verifier.program.own_results import Results
+from bptt_verifier.program.number_parameters import is_real_number, set_all, set_numbers
+from bptt_verifier.program.source_file import RecordedCall
 from tests.support.own_files import list_wrong, read_own
 
 FUNCTION = """
@@ -85,45 +85,63 @@ def test_an_argument_of_the_name_of_a_global_number_is_the_parameter(tmp_path: P
     assert list_wrong(found) == set()
 
 
-def make_results(result: Any, **roots: Any) -> Results:
-    """What a call returned beside a loss, and left in the roots."""
-    return Results({"result": (0.5, result), **roots}, {}, ("result", 0))
+HYPERPARAMETERS = """
+import numpy as np
+X, y = np.arange(12.0).reshape(4, 3) / 9, np.array([1.0, -1.0, 0.5, 2.0])
+RATE = 0.5
+def both(w, b, NAME):
+    e = X @ w + b - y
+    dw, db = 2 * X.T @ e, 2 * e.sum()
+    for _ in range(n):
+        pass
+    RESULT
+    return LOSS, dw, db, OTHER
+both(np.ones(3), 0.5, VALUE)
+"""
+OTHERS = {
+    "a step of time": ("t=1.0, n=4", "dt = t / n", "e @ e * t", "dt"),
+    "a step of a longer time": ("T=1.0, n=4", "dT = T / n", "e @ e * T", "dT"),
+    "the norm of a gradient": ("norm=5.0, n=4", "grad_norm = dw @ dw", "e @ e", "grad_norm"),
+    "a scale": ("scale=8.0, n=4", "grad_scale = 1 / scale", "e @ e", "grad_scale"),
+    "a whole number": ("n=4", "gn = float(dw @ dw)", "e @ e * n", "gn"),
+    "a whole number that counts": ("n=0", "gn = float(dw @ dw)", "e @ e", "gn"),
+    "what is handed on": ("lam=0.5, n=4", "pass", "e @ e + lam", "{'lam': lam}"),
+    "an array": ("c=0.5, n=4", "dc = 2 * e", "e @ e + c", "dc"),
+    "a count": ("c=0.5, n=4", "dc = int(dw.sum())", "e @ e + c", "dc"),
+}
 
 
-@pytest.mark.parametrize(
-    ("result", "numbers"),
-    [
-        ({"db": 1.5}, {"b"}),
-        ({"db": np.array(1.5), "dn": np.float64(2.0)}, {"b", "n"}),
-        ({"db": np.ones(2)}, set()),  # of an array with axes
-        ({"db": 2}, set()),  # a count
-        ({"dlam": 1.0}, set()),
-        ({"db": np.array([1.5])}, set()),
-    ],
-)
-def test_a_gradient_of_a_number_is_one_real_number(result: Any, numbers: set[str]) -> None:
-    given = {"b": 0.0, "n": 3, "w": np.ones(2), "flag": True, "name": "b"}
-    found = find_numbers(given, make_results(result), {})
-    assert {*found} == numbers
-    assert all(type(value) is np.float64 and value == given[n] for n, value in found.items())
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_number_is_data_beside_what_is_no_gradient_of_it(kind: str, tmp_path: Path) -> None:
+    named, result, loss, other = OTHERS[kind]
+    text = HYPERPARAMETERS.replace("NAME", named).replace("RESULT", result)
+    text = text.replace("LOSS", loss).replace("OTHER", other).replace(", VALUE", "")
+    scaled = {"e @ e * t", "e @ e * T", "e @ e * n"}
+    text = text.replace("2 * X.T @ e", f"2 * X.T @ e * {loss[-1]}") if loss in scaled else text
+    text = text.replace("2 * e.sum()", f"2 * e.sum() * {loss[-1]}") if loss in scaled else text
+    found = read_own(tmp_path, text, "both")
+    assert [*found.params] == ["w", "b"]
+    assert list_wrong(found) == set()
 
 
-def test_an_attribute_that_a_call_does_not_set_is_no_gradient() -> None:
-    step = 0.01
-    owner = SimpleNamespace(t=1.0, dt=step)
-    results = make_results(None, self=owner)
-    assert find_numbers({"t": 1.0}, results, {"self": owner}) == {}
-    before = SimpleNamespace(t=1.0, dt=0.5)
-    assert find_numbers({"t": 1.0}, results, {"self": before}) == {"t": 1.0}
-    assert find_numbers({"t": 1.0}, results, {"self": SimpleNamespace(t=1.0)}) == {"t": 1.0}
+def test_numbers_are_set_in_copies() -> None:
+    owner = SimpleNamespace(b=0.5, inner=SimpleNamespace(c=1.0))
+    roots: dict[str, Any] = {"self": owner, "arguments": {"forward": {"a": 0.25}}}
+    paths = {("self", "b"): 1.5, ("self", "inner", "c"): 2.5, ("arguments", "forward", "a"): 3.5}
+    changed = set_all(roots, {**paths, ("globals", "d"): 4.5})
+    assert (owner.b, owner.inner.c, roots["arguments"]["forward"]["a"]) == (0.5, 1.0, 0.25)
+    assert (changed["self"].b, changed["self"].inner.c) == (1.5, 2.5)
+    assert changed["arguments"] == {"forward": {"a": 3.5}}
+    assert changed["globals"] == {"d": 4.5}
 
 
-def test_an_object_gets_other_numbers_in_a_copy() -> None:
-    owner = SimpleNamespace(b=0.5, w=np.ones(2))
-    assert set_attributes(owner, {}) is owner
-    changed = set_attributes(owner, {"b": 1.5})
-    assert (owner.b, changed.b) == (0.5, 1.5)
-    assert changed.w is owner.w
+def test_numbers_of_a_call_are_set_in_its_objects_and_arguments() -> None:
+    numbers = {("self", "b"): 1.5, ("arguments", "forward", "a"): 2.5}
+    owner = SimpleNamespace(b=0.5)
+    call = set_numbers(RecordedCall(owner, {"a": 0.0, "x": 1}, owner), "forward", numbers)
+    assert (call.owner.b, call.first.b, call.arguments) == (1.5, 1.5, {"a": 2.5, "x": 1})
+    other = set_numbers(RecordedCall(None, {"a": 0.0}), "backward", numbers)
+    assert other == RecordedCall(None, {"a": 0.0})
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,8 @@ def test_words_that_are_shortened_tell_of_the_only_array_of_their_shape(tmp_path
         ("CenterVecs2", "centerWordVec", False),
         ("c_w", "center_word", False),  # a letter stands for many words
         ("c_word", "centerWord", False),
+        ("hid_lay", "hidden_layer_bias", False),  # of the layer, not of its bias
+        ("vec_vec", "centerVec", False),
         ("in_vec", "inputVector", True),
         ("HTTPVec", "HTTPWordVec", True),
         ("OutsideVectors", "outsideVectors", False),
