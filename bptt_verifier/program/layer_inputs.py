@@ -22,7 +22,7 @@ def name_input_gradient(
 
     It is that of the only input of the forward pass that has the shape, where it has no name or
     that of the gradient of an input, as `grad_input`. What the object holds `before` the call in
-    that shape may be meant as well, and so may a state that it holds `after`.
+    that shape may be meant as well, and so may a state that is None before and set `after`.
     """
     name = names.get((), "")
     if not is_float_array(result) or (name and not INPUT.search(name.lower())):
@@ -33,6 +33,7 @@ def name_input_gradient(
     held += [
         path for path, value in walk(after, (), ())
         if path and find_kind(path[-1]) is STATES and has_shape(value, shape)
+        and hasattr(before, str(path[0]))
     ]  # fmt: skip
     return f"d{inputs[0]}" if len(inputs) == 1 and not held else ""
 

@@ -27,9 +27,10 @@ def find_numbers(
     """Find the numbers in the roots that are parameters, as NumPy's, by their paths in the roots.
 
     Those are chosen by their names, or a call computes their gradients: the gradient is one number
-    that depends on the arrays, and the loss depends on the parameter. So a step `dt` of a time `t`,
-    the norm of a gradient and what a call hands on are none. A whole number is one only if it is
-    zero. There are none where the code raises an exception with a number of NumPy in the place.
+    that depends on the arrays or lists, and the loss depends on the parameter. So a step `dt` of a
+    time `t`, the norm of a gradient and what a call hands on are none. A whole number is one only
+    if it is zero. There are none where the code raises an exception with a number of NumPy in the
+    place.
     """
     found = dict[Keys, Any]()
     for (_, name), places in group_numbers(calls, roots).items():
@@ -104,15 +105,28 @@ def is_parameter(
     arrays = [v for _, v in walk(given, (), ()) if is_float_array(v) and v is not number]
     memo = {id(v): convert_like(np.asarray(1.0625 * to_array(v) + 0.03125), v) for v in arrays}
 
-    def compute(inside: Mapping[str, Any], instead: Mapping[int, Any]) -> list[Any]:
-        state = calls.run_on(run, copy_all(inside, dict(instead)))
+    def compute(inside: Mapping[str, Any], scaled: bool = False) -> list[Any]:
+        copied = copy_all(inside, dict(memo) if scaled else {})
+        if scaled:
+            scale_lists(copied["arguments"])
+            scale_lists(copied.get("globals", {}))
+        state = calls.run_on(run, copied)
         return [np.asarray(to_array(follow(state, path)), float) for path in read]
 
-    found = [attempt(compute, *each) for each in ((given, {}), (other, {}), (given, memo))]
+    found = [attempt(compute, *each) for each in ((given,), (other,), (given, True))]
     if any(isinstance(each, Failure) for each in found):
         return False
-    (loss, slope), (moved, _), (_, scaled) = found
-    return not (np.array_equal(loss, moved) or np.array_equal(slope, scaled))
+    (loss, slope), (moved, _), (_, of_scaled) = found
+    return not (np.array_equal(loss, moved) or np.array_equal(slope, of_scaled))
+
+
+def scale_lists(value: Any) -> None:
+    """Scale the numbers with fractions in lists of a structure, which are data."""
+    inside = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, list):
+        value[:] = [1.0625 * v + 0.03125 if type(v) is float else v for v in value]
+    for each in inside if isinstance(value, Mapping | list | tuple) else ():
+        scale_lists(each)
 
 
 def set_at(roots: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Gradients of a layer's inputs, which `backward` returns, are compared as those of weights are."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def test_what_a_layer_returns_alone_is_the_gradient_of_the_input_of_its_shape(
     ("returns", "state", "scale"),
     [
         ("return d @ self.W.T", "self.g = np.zeros((5, 4))", "None"),  # it may be that of g
-        ("self.h = 0 * self.x; return d @ self.W.T", "", "None"),  # or of a state
+        ("self.h = 0 * self.x; return d @ self.W.T", "self.h = None", "None"),  # or of a state
         ("return d @ self.W.T", "", "np.ones((5, 4))"),  # or of scale
         ("out = d @ self.W.T; return out", "", "None"),  # it has no name of a gradient
         ("delta = d @ self.W.T; return delta", "", "None"),  # or one of another
@@ -177,8 +178,9 @@ def test_only_one_array_may_be_the_gradient_of_an_input() -> None:
     assert name_input_gradient(np.ones(3), {}, x, {}, {}) == "dx"
     assert name_input_gradient(np.ones(3), {(): "dW"}, x, {}, {}) == ""
     assert name_input_gradient((np.ones(3),), {}, x, {}, {}) == ""
-    assert name_input_gradient(np.ones(3), {}, x, {}, {"h": np.ones(3)}) == ""
-    assert name_input_gradient(np.ones(3), {}, x, {}, {"q": np.ones(3)}) == "dx"
+    before, after = SimpleNamespace(h=None, q=None), SimpleNamespace(h=np.ones(3), q=np.ones(3))
+    assert name_input_gradient(np.ones(3), {}, x, before, after) == ""
+    assert name_input_gradient(np.ones(3), {}, x, SimpleNamespace(q=None), after) == "dx"
 
 
 ALIASES = """

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.program.number_parameters import is_real_number, set_all, set_numbers
+from bptt_verifier.program.number_parameters import (
+    is_real_number,
+    scale_lists,
+    set_all,
+    set_numbers,
+)
 from bptt_verifier.program.source_file import RecordedCall
 from tests.support.own_files import list_wrong, read_own
 
@@ -198,3 +203,31 @@ def test_a_number_of_a_gradient_that_is_not_compared_is_named(tmp_path: Path) ->
     )
     found = read_own(tmp_path, text, "cost,slopes")
     assert found.said.endswith("; returned, and not compared: dc.")
+
+
+LISTS = """
+xs, ys = [1.0, 2.0, 3.5], [2.1, 3.9, 7.2]
+def mse(m, b, xs, ys):
+    return sum((y - (m * x + b)) ** 2 for x, y in zip(xs, ys))
+def gradient(m, b, xs, ys):
+    dm = db = 0.0
+    for x, y in zip(xs, ys):
+        dm += -2 * x * (y - (m * x + b))
+        db += -FACTOR * (y - (m * x + b))
+    return dm, db
+m, b = 0.5, 0.1
+mse(m, b, xs, ys); gradient(m, b, xs, ys)
+"""
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [("2", set()), ("3", {"b"})])
+def test_the_data_of_numbers_may_be_lists(factor: str, wrong: set[str], tmp_path: Path) -> None:
+    found = read_own(tmp_path, LISTS.replace("FACTOR", factor), "mse,gradient")
+    assert [*found.params] == ["m", "b"]
+    assert list_wrong(found) == wrong
+
+
+def test_numbers_with_fractions_are_scaled_in_lists_alone() -> None:
+    value: Any = {"x": [1.0, 2, [0.5]], "pair": ([2.0], 3.0), "n": 4.0}
+    scale_lists(value)
+    assert value == {"x": [1.09375, 2, [0.5625]], "pair": ([2.15625], 3.0), "n": 4.0}
