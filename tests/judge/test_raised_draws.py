@@ -204,7 +204,7 @@ RETURNED: dict[str, Any] = {
 }
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(12)
 @pytest.mark.parametrize("read", RETURNED.values(), ids=RETURNED)
 @pytest.mark.parametrize("kind", [float, np.float64])
 def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind: Any) -> None:
@@ -224,6 +224,7 @@ def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind:
     assert [each.name for each in wrong.mistakes] == ["constant-factor"]
 
 
+@pytest.mark.rest
 def test_a_mistake_is_placed_beside_a_number_without_a_gradient() -> None:
     def wrong(p: Any) -> dict[str, Any]:
         dW, dv, _ = differentiate(p)
@@ -235,6 +236,7 @@ def test_a_mistake_is_placed_beside_a_number_without_a_gradient() -> None:
     assert "the judge's search" not in str(report)
 
 
+@pytest.mark.rest
 def test_a_number_with_a_gradient_is_compared() -> None:
     def gradients(p: Any) -> dict[str, Any]:
         return dict(zip(NUMBERS, differentiate(p), strict=True))
