@@ -10,7 +10,7 @@ The other arguments are those of the first call in the file, variables of the sa
 defaults.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ from bptt_verifier.program.own_data import (
     is_initial,
     is_of_part,
     is_sure,
+    list_arrays,
     require_no_doubt,
     require_no_wrong_guess,
 )
@@ -164,8 +165,7 @@ def read_function(
     if lists or listed:  # the code gets arrays in the place of its lists
         roots["globals"] = roots.get("globals", {}) | lists
         arguments |= listed
-    known = roots, state, names, run, chosen
-    numbers = {} if structure else find_returned_numbers(calls, *known)
+    numbers = {} if structure else find_returned_numbers(calls, roots, state, names, run, chosen)
     if lists or listed or numbers:
         roots = set_all(roots, numbers)
         arguments = roots["arguments"]
@@ -474,12 +474,6 @@ def find_by_path(
         for n, path in find_gradients(missing, sources).items()
         if path not in found.values() and not are_equal(follow(state, path), places[n].array)
     }
-
-
-def list_arrays(name: str, leaves: Collection[str]) -> list[str]:
-    """List the arrays of a list by its name, as W[0] and W[1] of W; any other name is kept."""
-    inside = [each for each in leaves if each.startswith(f"{name}[")]
-    return [name] if name in leaves or not inside else inside
 
 
 def find_updates(

@@ -353,3 +353,9 @@ def describe_left_out(names: Collection[str]) -> str:
         return ""
     listed = ", ".join([*names][:SHOWN])
     return f"; not compared: the gradient of {listed}, taken for data unless --params names it"
+
+
+def list_arrays(name: str, leaves: Collection[str]) -> list[str]:
+    """List the arrays of a list by its name, as W[0] and W[1] of W; any other name is kept."""
+    inside = [each for each in leaves if each.startswith(f"{name}[")]
+    return [name] if name in leaves or not inside else inside
