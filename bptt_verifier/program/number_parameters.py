@@ -18,8 +18,6 @@ from bptt_verifier.program.own_results import Results, find_loss, follow, is_flo
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array
 
-MEANS = ("_bar", "_norm")  # ends of names that are read as gradients of arrays alone
-
 
 def find_numbers(
     calls: Calls, roots: Mapping[str, Any], results: Results, run: Run, chosen: Collection[str] = ()
