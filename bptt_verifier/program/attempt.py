@@ -28,7 +28,7 @@ class Failure(NamedTuple):
 
     `by_settings` is true if it may have been raised only because floating-point errors or warnings
     are exceptions under the user's settings. `where` has the expression and its place. `of_values`
-    is true if the values may be why: a statement raised it, or arithmetic did.
+    is true if the values may be why: a statement of the user's raised it, or arithmetic did.
     """
 
     what: str
@@ -138,8 +138,8 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
 def is_of_values(error: BaseException) -> bool:
     """Tell whether the values that code was given may be why it raised an exception.
 
-    A statement `raise` or `assert` raised it, or arithmetic did. A wrong name, type, index or
-    shape is a mistake of the code, whatever the values are.
+    A statement `raise` or `assert` of the user's raised it, or arithmetic did. A wrong name, type,
+    index or shape is a mistake of the code, whatever the values are.
     """
     excepted = not isinstance(error, Exception) or isinstance(error, MISTAKES_OF_CODE)
     arithmetic = isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError")
