@@ -15,7 +15,12 @@ from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import CodeRaisedError, copies
-from bptt_verifier.program.fixed_points import Iteration, find_iterations, has_converged
+from bptt_verifier.program.fixed_points import (
+    Distance,
+    Iteration,
+    find_iterations,
+    measure_distance,
+)
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
@@ -160,17 +165,18 @@ class OwnSubject(Subject):
                 "converges, judge them there: --case 0."
             )
 
-    def has_converged(self, case: Case) -> bool | None:
-        """Tell whether the iterations of the loss to a fixed point reach it; None without any."""
+    def measure_distance(self, case: Case) -> Distance | None:
+        """Measure how far the iterations of the loss end from a fixed point; None without any."""
         program, iterations = self.find_iterations(case)
         if program is None or not iterations:
             return None
-        return has_converged(program, iterations, widen(case.arguments))
+        with isolate_float64(self.model.loss):
+            return measure_distance(program, iterations, widen(case.arguments))
 
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which the value of an iteration is computed."""
-        _, iterations = self.find_iterations(case)
-        places = iterations[-1].first.where if iterations else ()
+        program, iterations = self.find_iterations(case)
+        places = iterations[-1].find_place(program) if program and iterations else ()
         return f" at `{places[0].text}` ({places[0]})" if places else ""
 
     def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:

@@ -47,9 +47,10 @@ from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import (
+    allow_unconverged,
     count_telling,
+    describe_early,
     is_left_out,
-    leave_out_unconverged,
 )
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.program.attempt import copies
@@ -379,13 +380,15 @@ class SubjectJudgement(Judgement):
         if self.raised and not compared:
             said = (*describe_raised(self.raised), "Nothing could be compared.")
             return self.report(Verdict.INCONCLUSIVE, notes=said)
-        converged = leave_out_unconverged(self.attempt, self.subject, compared)
+        converged = allow_unconverged(self.attempt, self.subject, compared)
         if converged is None and self.differs is not None:
             return self.report(Verdict.DISAGREES, self.differs)
         if converged is None:
             settled = self.settle(compared)
+            allowed = compared
         else:
-            compared, settled, count = converged.compared, converged.settled, len(converged.settled)
+            compared, allowed, settled = converged.compared, converged.allowed, converged.settled
+            count = len(settled)
         later = getattr(self.submission.gradients, "at_later_call", None)
         on_object = later and partial(self.compare_with, Submission(later))
         asked = self.compare_at, on_object
@@ -394,11 +397,12 @@ class SubjectJudgement(Judgement):
             return self.report(Verdict.DISAGREES, changed)
         given = self.subject.format_given
         known = self.precision, self.subject.precision
-        formats = describe_precision(compared, settled, known, self.overflows, given)
+        formats = describe_precision(allowed, settled, known, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
         left_out = () if converged is None else converged.notes
         cases, probes = settled[:count], settled[count:]
-        stated = self.describe_cases(cases, counted=bool(hidden or left_out))
+        fewer = len(settled) < len(self.compared) + len(self.probes)
+        stated = self.describe_cases(cases, counted=bool(hidden) or fewer)
         raised = [*describe_raised(self.raised)]
         missing = [*doubt_missing(self.subject, settled)]
         notes = (*missing, *left_out, *raised, *formats, *stated, *hidden, *remarks)
@@ -406,8 +410,9 @@ class SubjectJudgement(Judgement):
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
         if report.verdict is Verdict.DISAGREES:
-            where = self.subject.describe_failing(settled[:count])
-            return report._replace(notes=(*where, *report.notes))
+            early = describe_early(self.subject, cases)
+            where = self.subject.describe_failing(cases)
+            return report._replace(notes=(*early, *where, *report.notes))
         if report.verdict is not Verdict.AGREES:
             return report
         few = [*doubt_few(self.subject, self.raised, settled)]

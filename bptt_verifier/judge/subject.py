@@ -10,6 +10,7 @@ from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.fixed_points import Distance
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Curve, Mistake
@@ -147,8 +148,8 @@ class Subject(ABC):
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
-    def has_converged(self, case: Case) -> bool | None:
-        """Tell whether the iterations of the loss to a fixed point reach it; None without any."""
+    def measure_distance(self, case: Case) -> Distance | None:
+        """Measure how far the iterations of the loss end from a fixed point; None without any."""
         return None
 
     def describe_iteration(self, case: Case) -> str:

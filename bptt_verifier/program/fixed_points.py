@@ -1,116 +1,287 @@
-"""Iterations of a loss to a fixed point, and whether they have reached it at a point.
+"""Iterations of a loss to a fixed point, and how far from it they end.
 
 The implicit function theorem differentiates the fixed point, and autodiff the steps to it: both are
-the same to rounding where the iteration has converged, and only there.
+the same to rounding where the iteration has converged, and only there. As many steps again show how
+far that is (docs/derivation.md, section 10, (N12)).
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import (
-    Structure,
-    find_carried,
-    find_recurrent,
-    find_starts,
-    find_steps,
-    select_repeated,
-    structure,
-)
-from bptt_verifier.program.trace import Params, Program, forward
+from bptt_verifier.program.rounding import is_inexact
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.trace import UNROLLED, Params, Program, forward
 
-LONG = 20  # steps of an iteration, at least
-# Values have settled that change by less than this part of the largest one, over the last quarter
-# of the steps. Slopes converge later than values do; then they have, too: ρᵏ of them is left after
-# k steps where ρ^(3k/4) is that part.
-SETTLED, LATE = 2.0**-42, 4
+LONG = 3  # steps of an iteration that should have converged, at least
+# The last step of an iteration that converges moves what is read of it by at most this part of the
+# largest value that it has had.
+NEAR = 2.0**-4
+# An implicit gradient may have this many times the relative distance of the values that it reads.
+SECOND_DERIVATIVES = 16
 
 
 class Iteration(NamedTuple):
-    """The slots of one carried value at every step, and the operation that computes it first."""
+    """A run of operations, from `start` to `end`, that repeats one step of `period` operations."""
 
-    slots: tuple[int, ...]
-    first: Operation
+    start: int
+    end: int
+    period: int
+
+    @property
+    def steps(self) -> int:
+        """The number of whole steps."""
+        return (self.end - self.start) // self.period
+
+    def find_place(self, program: Program) -> tuple[Place, ...]:
+        """Find the line at which the last step of the loop ends."""
+        read = list_read(program, [self])[0]
+        producer = {s: each for each in program.operations for s in each.outputs}
+        return producer[read[-1][0]].where if read else ()
 
 
-def find_iterations(program: Program) -> list[Iteration]:
-    """Find the values that are carried through many steps which compute the same of them.
+class Distance(NamedTuple):
+    """How far iterations end from their fixed points, by the gradients that they change.
 
-    A loop over data reads other numbers at each step: it is none of these.
+    Where one of many steps has not converged, `converged` is false, and the gradients are nothing.
     """
-    known = structure(program)
-    repeated = select_repeated(program, [[*group] for group in known.groups])
-    found = list[Iteration]()
-    for steps in sorted({len(group) for group in repeated if len(group) >= LONG}):
-        step = find_steps(program, repeated, steps, known.users)
-        carried = find_carried(program, step, known.producer, known.users, known.group_of)
-        found += follow_steps(known._replace(steps=steps, step=step, carried=carried))
-    return found
+
+    converged: bool
+    gradients: dict[str, float]
 
 
-def follow_steps(known: Structure) -> list[Iteration]:
-    """Follow the carried values of a loop through each of its sequences that repeats one step."""
-    operations, carried = known.program.operations, find_recurrent(known)
-    read = [known.producer[operations[number].inputs[operand]] for number, operand in carried]
-    states = {known.group_of[number] for number in read}
-    by_group = dict[int, dict[int, int]]()  # the operation of each step
-    for number, t in known.step.items():
-        by_group.setdefault(known.group_of[number], {})[t] = number
-    found = list[Iteration]()
-    for start, end in pairwise([*find_starts(known), known.steps]):
-        # The first steps may read constants in the place of values that are carried later.
-        chosen = [
-            [operations[of_step[t]] for t in range(start + 2, end) if t in of_step]
-            for of_step in by_group.values()
-        ]
-        if end - start >= LONG and all(is_repeated(known, every) for every in chosen):
-            found += [
-                Iteration(tuple(operations[n].outputs[0] for n in numbers), operations[numbers[0]])
-                for group in sorted(states)
-                if (numbers := [n for t, n in by_group[group].items() if start <= t < end])
-            ]
-    return found
+class Dataflow(NamedTuple):
+    """What each operation does and reads: equal ones have equal kinds, equal values equal names."""
+
+    kinds: Array
+    named: dict[int, Any]
+    producer: dict[int, int]
+
+    def are_same(self, one: int, other: int) -> bool:
+        """Tell whether two slots are one, or constants of the same numbers."""
+        return bool(self.named.get(one, one) == self.named.get(other, other))
+
+    def reads_again(self, program: Program, number: int, period: int, operand: int) -> bool:
+        """Tell whether an operation's operand is that of the next step, too."""
+        later = number + period
+        if later >= len(self.kinds) or self.kinds[later] != self.kinds[number]:
+            return False
+        operations = program.operations
+        return self.are_same(operations[number].inputs[operand], operations[later].inputs[operand])
 
 
-def is_repeated(known: Structure, every: Sequence[Operation]) -> bool:
-    """Tell whether operations of consecutive steps do the same with what the loop computes."""
-    if len({describe(each) for each in every}) > 1:
-        return False
-    operands = zip(*(each.inputs for each in every), strict=True)
-    return all(is_same_operand(known, slots) for slots in operands)
+def follow_flow(program: Program) -> Dataflow:
+    """Number what each operation does, and where it stands; name constants by what they hold."""
+    known = dict[Any, int]()
+    kinds = [known.setdefault(describe(each), len(known)) for each in program.operations]
+    named = {
+        slot: (value.shape, value.dtype.str, value.tobytes())
+        for slot, value in program.constants.items()
+        if isinstance(value, np.ndarray)
+    }
+    producer = {s: n for n, each in enumerate(program.operations) for s in each.outputs}
+    return Dataflow(np.array(kinds, int), named, producer)
 
 
 def describe(operation: Operation) -> Any:
     """Describe what an operation does to its operands, by its plain options and its moves."""
     plain = {n: v for n, v in operation.params.items() if isinstance(v, int | float | str | tuple)}
     moved = None if operation.moved is None else operation.moved.tobytes()
-    return operation.name, len(operation.inputs), repr(plain), moved
+    what = operation.name, len(operation.inputs), repr(plain), moved, operation.shapes
+    return *what, operation.where, operation.position
 
 
-def is_same_operand(known: Structure, slots: Sequence[int]) -> bool:
-    """Tell whether an operand is the same at each step, or a result of the loop at each."""
-    if len(set(slots)) == 1:
-        return True
-    constants = known.program.constants
-    if all(slot in constants for slot in slots):
-        values = [constants[slot] for slot in slots]
-        return all(np.array_equal(value, values[0]) for value in values)
-    return all(known.producer.get(slot) in known.step for slot in slots)
+def find_iterations(program: Program) -> list[Iteration]:
+    """Find the runs of operations that repeat one step on what they computed, short ones first.
+
+    A loop over data reads other numbers at each step: it is none of these.
+    """
+    flow, found = follow_flow(program), list[Iteration]()
+    for period in sorted(list_periods(flow.kinds)):
+        for start, end in find_runs(flow.kinds[period:] == flow.kinds[:-period], period):
+            found += follow_steps(program, flow, period, start, end)
+    return found
 
 
-def has_converged(program: Program, iterations: Sequence[Iteration], params: Params) -> bool:
-    """Tell whether the values of all iterations have settled at these parameters."""
-    values = forward(program, params)
-    return all(have_settled([values[slot] for slot in each.slots]) for each in iterations)
+def list_periods(kinds: Array) -> set[int]:
+    """List the distances between operations of one kind."""
+    order = np.argsort(kinds, kind="stable")
+    same = np.diff(kinds[order]) == 0
+    return {*np.diff(order)[same].tolist()}
 
 
-def have_settled(values: Sequence[Any]) -> bool:
-    """Tell whether the last quarter of these values are the same, to rounding."""
-    every = np.stack(np.broadcast_arrays(*values))
-    if not np.isfinite(every).all():
-        return False
-    late = every[-1 - len(every) // LATE :]
-    return bool(np.max(np.abs(late - late[-1])) <= SETTLED * np.max(np.abs(every)))
+def find_runs(repeats: Sequence[Any] | Array, least: int) -> Iterator[tuple[int, int]]:
+    """Find where at least so many in a row are true."""
+    padded = np.concatenate([[False], np.asarray(repeats, bool), [False]])
+    ends = np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2)
+    return ((start, end) for start, end in ends.tolist() if end - start >= least)
+
+
+SAME, STARTING, OTHER = range(3)
+
+
+def follow_steps(
+    program: Program, flow: Dataflow, period: int, start: int, end: int
+) -> Iterator[Iteration]:
+    """Follow what a run of the same kinds of operations reads, and keep where that is the same."""
+    reads = [compare_operands(program, flow, k, period) for k in range(start, end)]
+    done = 0
+    for first, last in find_runs([each != OTHER for each in reads], period):
+        # Only the first step may read what no step before it has computed.
+        starting = [k for k in range(first, last) if reads[k] == STARTING]
+        begin = max([first + start, done, *(k + start - period + 1 for k in starting[-1:])])
+        if last + start - begin >= period:
+            done = last + start + period
+            yield Iteration(begin, done, period)
+
+
+def compare_operands(program: Program, flow: Dataflow, number: int, period: int) -> int:
+    """Compare what an operation reads with what that of the next step reads."""
+    found, operations = SAME, program.operations
+    one, other = operations[number].inputs, operations[number + period].inputs
+    for operand, (before, after) in enumerate(zip(one, other, strict=True)):
+        if flow.are_same(before, after):
+            continue
+        source, later = flow.producer.get(before, -1), flow.producer.get(after, -1)
+        if source >= 0 and later == source + period:
+            continue
+        if later < number or flow.reads_again(program, number + period, period, operand):
+            return OTHER  # such as the state that another run begins with
+        found = STARTING
+    return found
+
+
+def measure_distance(program: Program, iterations: Sequence[Iteration], params: Params) -> Distance:
+    """Measure how far the iterations of a loss end from their fixed points at these parameters.
+
+    Those inside of others come first: where they converge, what repeats them is no iteration.
+    """
+    values, read = forward(program, params), list_read(program, iterations)
+    chosen = list[Iteration]()
+    for each, slots in zip(iterations, read, strict=True):
+        if not slots or any(overlap(each, other) for other in chosen):
+            continue
+        if all(is_near([values[slot] for slot in steps]) for steps in slots):
+            chosen.append(each)
+        elif each.steps >= LONG and not any(contains(each, other) for other in iterations):
+            return Distance(False, {})
+    if not chosen:
+        return Distance(True, {})
+    continued, later = continue_iterations(program, chosen)
+    moved = forward(continued, params)
+    ends = {steps[0] for each in chosen for steps in read[iterations.index(each)]}
+    apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
+    found, limit = backward(program, values), backward(continued, moved)  # (N12)
+    sizes = {name: float(np.max(np.abs(value), initial=0.0)) for name, value in limit.items()}
+    return Distance(
+        True,
+        {
+            name: float(np.max(np.abs(found[name] - value), initial=0.0))
+            + SECOND_DERIVATIVES * apart * sizes[name]
+            for name, value in limit.items()
+        },
+    )
+
+
+def overlap(one: Iteration, other: Iteration) -> bool:
+    """Tell whether two runs share operations."""
+    return one.start < other.end and other.start < one.end
+
+
+def contains(one: Iteration, other: Iteration) -> bool:
+    """Tell whether the steps of one run contain another run, or parts of it."""
+    return one.period > other.period and overlap(one, other)
+
+
+def list_read(program: Program, iterations: Sequence[Iteration]) -> list[list[list[int]]]:
+    """List the slots of each iteration's last step that are read after it, each with those before.
+
+    The last step comes first. Numbers that are counted or compared do not converge.
+    """
+    operations = program.operations
+    last = {slot: n for n, each in enumerate(operations) for slot in each.inputs}
+    last[program.result] = len(operations)
+    return [
+        [
+            [operations[at].outputs[k] for at in range(number, each.start - 1, -each.period)]
+            for number in range(each.end - each.period, each.end)
+            for k, slot in enumerate(operations[number].outputs)
+            if last.get(slot, -1) >= each.end and is_inexact(operations[number].dtypes[k])
+        ]
+        for each in iterations
+    ]
+
+
+def is_near(steps: Sequence[Any]) -> bool:
+    """Tell whether the last two of these values, the last one first, are nearly the same."""
+    largest = max(np.max(np.abs(value), initial=0.0) for value in steps)
+    with np.errstate(invalid="ignore"):
+        return bool(np.max(np.abs(steps[0] - steps[1]), initial=0.0) <= NEAR * largest < np.inf)
+
+
+def find_change(value: Any, before: Any) -> float:
+    """Find the largest change of a value, relative to its largest entry."""
+    change = np.max(np.abs(value - before), initial=0.0)
+    return float(change / np.max(np.abs(value), initial=0.0)) if change else 0.0
+
+
+def continue_iterations(
+    program: Program, iterations: Sequence[Iteration]
+) -> tuple[Program, dict[int, int]]:
+    """Repeat the last step of iterations as often as they have steps, before their values are read.
+
+    Also returns the slot in the longer program of each value of a last step.
+    """
+    flow, operations, used = follow_flow(program), list[Operation](), program.slots
+    renamed, ends = dict[int, int](), {each.end: each for each in iterations}
+    for number in range(len(program.operations) + 1):
+        if number in ends:
+            added, last = repeat_last_step(program, flow, ends[number], renamed, used)
+            operations += added
+            used += sum(len(each.outputs) for each in added)
+            renamed |= last
+        if number < len(program.operations):
+            operation = program.operations[number]
+            inputs = tuple(renamed.get(slot, slot) for slot in operation.inputs)
+            operations.append(operation._replace(inputs=inputs))
+    result = renamed.get(program.result, program.result)
+    return program._replace(operations=tuple(operations), result=result, slots=used), renamed
+
+
+def repeat_last_step(
+    program: Program, flow: Dataflow, each: Iteration, renamed: Mapping[int, int], used: int
+) -> tuple[list[Operation], dict[int, int]]:
+    """Repeat the last step of an iteration; also returns the last slots by those of the last step.
+
+    What differs between the last two steps was computed by the iteration, and moves on by a step.
+    """
+    operations, period, added = program.operations, each.period, list[Operation]()
+    slots = {number: operations[number].outputs for number in range(each.start, each.end)}
+    times = min(each.steps, max(1, UNROLLED // period))
+    for number in range(each.end, each.end + times * period):
+        model = each.end - period + (number - each.end) % period
+        inputs = list[int]()
+        operands = operations[model - period].inputs, operations[model].inputs
+        for before, slot in zip(*operands, strict=True):
+            if flow.are_same(before, slot):
+                inputs.append(renamed.get(slot, slot))
+            else:
+                source = flow.producer[slot]
+                output = operations[source].outputs.index(slot)
+                inputs.append(slots[source + number - model][output])
+        outputs = operations[model].outputs
+        slots[number] = tuple(range(used, used + len(outputs)))
+        used += len(outputs)
+        added.append(operations[model]._replace(inputs=tuple(inputs), outputs=slots[number]))
+    last = {
+        slot: new
+        for number in range(each.end - period, each.end)
+        for slot, new in zip(
+            operations[number].outputs, slots[number + times * period], strict=True
+        )
+    }
+    return added, last

@@ -43,6 +43,8 @@ ELEMENTWISE = frozenset(
     "tanh exp exp2 expm1 log log1p sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh"
     " pow rsqrt cbrt rem erf erfc erf_inv lgamma digamma igamma igammac reduce_prod".split()
 )
+# Factorisations with two factors in one matrix: a triangle, and what has a diagonal of ones.
+PACKED = frozenset("lu geqrf".split())
 # Functions that are written with exponentials as well, and what shifts the argument of one.
 BY_EXPONENTIALS = frozenset("tanh logistic".split())
 EXTREMA = frozenset("max min reduce_max reduce_min cummax cummin".split())
@@ -202,7 +204,13 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: flo
         return max(elementary, inputs[0].shape[params["axis"]]) * jnp.abs(output)
     # Factorisations and Fourier transforms round in units of their largest entry.
     axes = tuple(range(-min(output.ndim, 1 if name == "fft" else 2), 0))
-    return elementary * jnp.max(jnp.abs(output), axis=axes, keepdims=True)
+    sizes = jnp.abs(output)
+    largest = jnp.max(sizes, axis=axes, keepdims=True)
+    if name in PACKED and output.ndim > 1:  # each factor in units of its own
+        below = jnp.tril(jnp.ones(output.shape[-2:], bool), -1)
+        above = jnp.max(jnp.triu(sizes), axis=axes, keepdims=True)
+        largest = jnp.where(below, jnp.max(jnp.tril(sizes, -1), axis=axes, keepdims=True), above)
+    return elementary * largest
 
 
 def count_terms(equation: Any, inputs: Sequence[Any], output: Any) -> Any:

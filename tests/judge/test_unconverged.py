@@ -1,9 +1,11 @@
 """A gradient of a fixed point is right where the iteration of the loss converges, and only there.
 
-What disagrees far from the parameters given is left out where the iteration has not converged.
+What further steps may change is allowed where it ends early. What disagrees far from the parameters
+given is left out where the iteration has not converged.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +16,15 @@ import pytest
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import (
+    MOST,
     SEVERAL,
+    allow_unconverged,
     count_telling,
+    describe_early,
     is_left_out,
-    leave_out_unconverged,
 )
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.fixed_points import Distance
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Verdict
@@ -53,15 +58,20 @@ def differentiate(p: Any, inverse: float = 1.0) -> Any:
 def test_an_own_model_tells_where_its_iteration_is_and_converges() -> None:
     own = OwnSubject(prepare(loss, {"W": W}, cases=1))
     given = own.model.make_case(Point(0))
-    assert own.has_converged(given) is True
-    assert own.has_converged(given._replace(arguments={"W": -9 * np.eye(3)})) is False
+    near = own.measure_distance(given)
+    assert near is not None
+    assert near.converged
+    assert near.gradients["W"] < 1e-12
+    far = own.measure_distance(given._replace(arguments={"W": -9 * np.eye(3)}))
+    assert far is not None
+    assert not far.converged
     assert own.describe_iteration(given).startswith(" at `z = np.tanh(p[")
 
     def without_iteration(p: Any) -> Any:
         return np.sum(np.tanh(p["W"]) ** 2)
 
     direct = OwnSubject(prepare(without_iteration, {"W": W}, cases=1))
-    assert direct.has_converged(direct.model.make_case(Point(0))) is None
+    assert direct.measure_distance(direct.model.make_case(Point(0))) is None
     assert direct.describe_iteration(direct.model.make_case(Point(0))) == ""
 
 
@@ -69,13 +79,16 @@ def test_an_own_model_tells_where_its_iteration_is_and_converges() -> None:
 def test_cases_are_left_out_in_which_the_iteration_has_not_converged() -> None:
     report = verify_own_model(differentiate, loss, {"W": W})
     assert report.verdict is Verdict.AGREES, str(report)
-    assert "the iteration of your loss at `z = np.tanh(p[" in report.notes[0]
-    assert "has not converged" in report.notes[0]
-    left = int(report.notes[0].split()[1])
+    early, unconverged = report.notes[:2]
+    for note in (early, unconverged):
+        assert "the iteration of your loss at `z = np.tanh(p[" in note
+    assert "ends before rounding would end it" in early
+    assert "has not converged" in unconverged
+    left = int(unconverged.split()[1])
     assert left > 0
     assert report.cases == 24 - left
     kept = f"{report.cases} of {report.cases} cases could have shown a mistake in every gradient."
-    assert report.notes[1] == kept
+    assert report.notes[2] == kept
     assert sum(note.endswith("in every gradient.") for note in report.notes) == 1
 
 
@@ -104,42 +117,136 @@ def test_the_loss_of_a_fixed_point_may_be_another_one_where_none_is_reached(
     assert right is ("has not converged" in " ".join(report.notes))
 
 
-def state_found(number: int, fails: bool, near: bool = False) -> Compared:
-    found = state_compared({"w": np.ones(2) + 0.5 * fails}, ONES, {"w": np.full(2, 1e-9)})
-    return found._replace(case=found.case._replace(point=Point(number, near=near)))
+AMOUNT = {"c": np.array([0.4, 0.9])}
+BEGIN, GOAL = np.array([1.0, -0.5]), np.array([0.3, 0.1])
 
 
-def leave_out(*found: tuple[Compared, bool | None], attempt: Any = None) -> Any:
-    """What is left out of cases of which it is known whether they have converged."""
-    known = {each.case.point.number: converged for each, converged in found}
-    subject: Any = SimpleNamespace(
-        has_converged=lambda case: known[case.point.number], zeros=frozenset(),
-        describe_iteration=lambda case: " there", has_vanishing_steps=False,
-        displace=lambda case, number, distance: case,
-    )  # fmt: skip
-    every = {each.case.point.number: each for each, _ in found}
-    return leave_out_unconverged(
-        attempt or (lambda case: every[case.point.number]), subject, [each for each, _ in found]
+def take_implicit_step(p: Any, tolerance: float) -> Any:
+    """One step of implicit Euler for x' = −c x³, by Newton's method up to a tolerance."""
+    z = BEGIN
+    for _ in range(30):
+        r = z - BEGIN + p["c"] * z**3
+        if np.linalg.norm(r) < tolerance:
+            break
+        z = z - r / (1 + 3 * p["c"] * z**2)
+    return z
+
+
+def lose_step(p: Any, tolerance: float) -> Any:
+    return 0.5 * np.sum((take_implicit_step(p, tolerance) - GOAL) ** 2)
+
+
+def differentiate_step(p: Any, tolerance: float, factor: float = 1.0) -> Any:
+    z = take_implicit_step(p, tolerance)
+    return {"c": -factor * (z - GOAL) * z**3 / (1 + 3 * p["c"] * z**2)}
+
+
+def verify_step(tolerance: float, factor: float) -> Any:
+    return verify_own_model(
+        lambda p: differentiate_step(p, tolerance, factor),
+        lambda p: lose_step(p, tolerance),
+        AMOUNT,
+        cases=6,
+        timeout=1,
     )
 
 
-def state_right(number: int) -> Iterator[tuple[Compared, bool]]:
-    return ((state_found(100 + k, fails=False), True) for k in range(number))
+@pytest.mark.rest
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-7])
+def test_the_gradient_of_a_fixed_point_is_right_where_a_tolerance_ends_the_iteration(
+    tolerance: float,
+) -> None:
+    report = verify_step(tolerance, 1.0)
+    assert report.verdict is Verdict.AGREES, str(report)
+    (said,) = (note for note in report.notes if "ends before rounding would end it" in note)
+    assert "the iteration of your loss at `z = z - r / (1 + 3 *" in said
+    largest = max(result.resolution for result in report.parameters.values())
+    assert float(said.split("by up to ")[1].split()[0]) == pytest.approx(largest, rel=0.1)
+    assert not any("scatter like rounding" in note for note in report.notes)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(("tolerance", "factor"), [(1e-9, 1 + 1e-3), (1e-5, 1.01)])
+def test_more_than_further_steps_change_is_wrong(tolerance: float, factor: float) -> None:
+    report = verify_step(tolerance, factor)
+    assert report.verdict is Verdict.DISAGREES
+    assert "ends before rounding" not in str(report)
+
+
+@pytest.mark.rest
+def test_the_report_says_so_where_too_few_steps_are_taken_at_the_parameters_given() -> None:
+    matrix, vector = np.diag([2.0, 1.2, 0.5]), np.ones(3) / 3**0.5
+
+    def find_largest(p: Any) -> Any:
+        v = vector
+        for _ in range(12):
+            v = p["A"] @ v
+            v = v / np.linalg.norm(v)
+        return v
+
+    def find_value(p: Any) -> Any:
+        return find_largest(p) @ p["A"] @ find_largest(p)
+
+    report = verify_own_model(
+        lambda p: {"A": np.outer(find_largest(p), find_largest(p))},
+        find_value,
+        {"A": matrix},
+        cases=2,
+        timeout=1,
+    )
+    assert report.verdict is Verdict.DISAGREES
+    early = "At the parameters given, the iteration of your loss at `v = v / np.linalg.norm(v)`"
+    assert report.notes[0].startswith(early)
+    assert "let the loss take more steps" in report.notes[0]
+
+
+def state_found(number: int, fails: bool, near: bool = False, error: float = 0.5) -> Compared:
+    found = state_compared({"w": np.ones(2) + error * fails}, ONES, {"w": np.full(2, 1e-9)})
+    return found._replace(case=found.case._replace(point=Point(number, near=near)))
+
+
+NEAR, FAR = Distance(True, {"w": 1e-12}), Distance(False, {})
+
+
+def state_subject(known: dict[int, Distance | None]) -> Any:
+    return SimpleNamespace(
+        measure_distance=lambda case: known[case.point.number], zeros=frozenset(),
+        describe_iteration=lambda case: " there", has_vanishing_steps=False,
+        may_be_outside=lambda case: case.point.number != 0,
+        displace=lambda case, number, distance: case,
+    )  # fmt: skip
+
+
+def allow(*found: tuple[Compared, Distance | None], attempt: Any = None) -> Any:
+    """What is allowed in cases of which it is known how far from a fixed point they end."""
+    known = {each.case.point.number: distance for each, distance in found}
+    every = {each.case.point.number: each for each, _ in found}
+    return allow_unconverged(
+        attempt or (lambda case: every[case.point.number]),
+        state_subject(known),
+        [each for each, _ in found],
+    )
+
+
+def state_right(number: int) -> Iterator[tuple[Compared, Distance]]:
+    return ((state_found(100 + k, fails=False), NEAR) for k in range(number))
 
 
 def test_what_disagrees_is_left_out_where_several_cases_have_converged() -> None:
     failing = state_found(1, fails=True)
-    found = leave_out((failing, False), *state_right(SEVERAL))
-    assert len(found.compared) == len(found.settled) == SEVERAL
-    assert found.notes[0].startswith("In 1 case the iteration of your loss there has not converged")
-    assert found.notes[0].endswith("your gradients agree in 4 cases in which it has converged.")
-    assert found.notes[1].startswith("4 of 4 cases could")
-    assert leave_out((failing, False), *state_right(SEVERAL - 1)) is None
+    for distance in (FAR, Distance(True, {"w": 2 * MOST})):
+        found = allow((failing, distance), *state_right(SEVERAL))
+        assert len(found.compared) == len(found.allowed) == len(found.settled) == SEVERAL
+        said = "In 1 case the iteration of your loss there has not converged"
+        assert found.notes[0].startswith(said)
+        assert found.notes[0].endswith("your gradients agree in 4 cases in which it has converged.")
+        assert found.notes[1].startswith("4 of 4 cases could")
+    assert allow((failing, FAR), *state_right(SEVERAL - 1)) is None
 
 
 def test_what_agrees_is_kept_where_the_iteration_has_not_converged() -> None:
-    found = leave_out(
-        (state_found(1, fails=True), False), (state_found(2, fails=False), False),
+    found = allow(
+        (state_found(1, fails=True), FAR), (state_found(2, fails=False), FAR),
         *state_right(SEVERAL),
     )  # fmt: skip
     assert len(found.compared) == SEVERAL + 1
@@ -147,19 +254,47 @@ def test_what_agrees_is_kept_where_the_iteration_has_not_converged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failing", "converged"),
+    ("failing", "distance"),
     [
-        (state_found(1, fails=True), True),
+        (state_found(1, fails=True), NEAR),
         (state_found(1, fails=True), None),  # no iteration
-        (state_found(0, fails=True), False),  # the parameters given
-        (state_found(1, fails=True, near=True), False),
-        (state_found(1, fails=False), False),
+        (state_found(0, fails=True), FAR),  # the parameters given
+        (state_found(1, fails=True, near=True), FAR),
+        (state_found(1, fails=False), FAR),
     ],
 )
-def test_nothing_else_is_left_out(failing: Compared, converged: bool | None) -> None:
-    assert leave_out((failing, converged), *state_right(SEVERAL)) is None
-    subject: Any = SimpleNamespace(has_converged=lambda case: converged)
-    assert is_left_out(subject, failing) is False
+def test_nothing_else_is_left_out(failing: Compared, distance: Distance | None) -> None:
+    assert allow((failing, distance), *state_right(SEVERAL)) is None
+    assert is_left_out(state_subject({failing.case.point.number: distance}), failing) is False
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(("error", "passes"), [(0.9, True), (1.1, False)])
+def test_the_distance_to_a_fixed_point_is_allowed(number: int, error: float, passes: bool) -> None:
+    """At the parameters given, too, and without another case that agrees."""
+    failing = state_found(number, fails=True, error=error * 1e-4)
+    found = allow((failing, Distance(True, {"w": 1e-4})))
+    assert (found is not None) is passes
+    if passes:
+        assert found.compared == [failing]
+        assert found.allowed[0].allowed["w"] == pytest.approx(1e-4, rel=1e-4)
+        assert found.settled[0].agrees
+        (said,) = found.notes
+        assert said.startswith("In 1 case the iteration of your loss there ends before rounding")
+        assert "differ there from its derivative by up to 9e-05 of their" in said
+
+
+def test_no_more_is_allowed_than_a_small_part_of_the_gradient() -> None:
+    failing = state_found(0, fails=True, error=MOST)
+    assert allow((failing, Distance(True, {"w": 1.01 * MOST}))) is None
+    assert allow((failing, Distance(True, {"w": MOST}))) is not None
+    subject = state_subject({0: Distance(True, {"w": 2 * MOST})})
+    (said,) = describe_early(subject, [failing])
+    assert "the iteration of your loss there ends far from its fixed point" in said
+    assert "differ by up to 0.00098 of their largest entry" in said
+    assert describe_early(state_subject({0: NEAR}), [failing]) == []
+    assert describe_early(state_subject({0: Distance(True, {"w": 0.1})}), [failing]) == []
+    assert describe_early(subject, [state_found(1, fails=True)]) == []
 
 
 def test_a_mistake_shows_in_gradients_that_are_not_always_zero() -> None:
@@ -173,19 +308,20 @@ def test_a_mistake_shows_in_gradients_that_are_not_always_zero() -> None:
     assert count_telling(subject, cases) == []
 
 
-def test_what_scatters_like_rounding_is_kept() -> None:
+@pytest.mark.parametrize("distance", [FAR, Distance(True, {"w": 1e-4})])
+def test_what_scatters_like_rounding_is_kept(distance: Distance) -> None:
     true, sign = {"w": np.ones(2)}, cycle([1.0, -1.0])
-    failing = state_found(1, fails=True)
+    failing = state_found(1, fails=True, error=1e-5)
 
     def attempt(case: Any) -> Compared:
         if case.point.number != 1:
             return failing._replace(submitted=true)
-        return failing._replace(submitted={"w": 1 + 0.5 * next(sign) * np.ones(2)})
+        return failing._replace(submitted={"w": 1 + 1e-5 * next(sign) * np.ones(2)})
 
-    assert leave_out((failing, False), *state_right(SEVERAL), attempt=attempt) is None
+    assert allow((failing, distance), *state_right(SEVERAL), attempt=attempt) is None
 
 
 def test_nothing_is_left_out_where_another_case_disagrees() -> None:
-    wrong = state_found(2, fails=True), True
-    left = state_found(1, fails=True), False
-    assert leave_out(left, wrong, *state_right(SEVERAL)) is None
+    wrong = state_found(2, fails=True), NEAR
+    left = state_found(1, fails=True), FAR
+    assert allow(left, wrong, *state_right(SEVERAL)) is None

@@ -1,4 +1,4 @@
-"""Which loops of a loss are iterations to a fixed point, and where these have converged."""
+"""Which loops of a loss are iterations to a fixed point, and how far from it they end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.fixed_points import (
     LONG,
-    SETTLED,
+    NEAR,
+    SECOND_DERIVATIVES,
+    Iteration,
+    contains,
+    continue_iterations,
+    find_change,
     find_iterations,
-    has_converged,
-    have_settled,
+    find_runs,
+    is_near,
+    measure_distance,
 )
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.trace import Program, forward, trace
 
 X = np.array([0.7, -0.4])
 DATA = np.random.default_rng(0).normal(size=(40, 2))
+PARAMS = {"w": np.full(2, 0.3)}
 
 
 def iterate(p: Any, xp: Any, steps: int = 40) -> Any:
@@ -27,9 +35,9 @@ def iterate(p: Any, xp: Any, steps: int = 40) -> Any:
     return z
 
 
-def descend(p: Any, xp: Any) -> Any:
+def from_parameters(p: Any, xp: Any, steps: int = 2) -> Any:
     z = p["w"]
-    for _ in range(40):
+    for _ in range(steps):
         z = z - 0.3 * (2 * z - X)
     return z
 
@@ -58,46 +66,162 @@ def solve_twice(p: Any, xp: Any) -> Any:
     return total
 
 
+def take_newton_steps(p: Any, xp: Any, inner: int = 6, outer: int = 3) -> Any:
+    """Implicit Euler for x' = −w x³, without an operation between the inner iterations."""
+    x = X
+    for _ in range(outer):
+        z = x
+        for _ in range(inner):
+            z = z - (z - x + p["w"] * z**3) / (1 + 3 * p["w"] * z**2)
+        x = z
+    return x
+
+
+def stop_in_the_middle(p: Any, xp: Any) -> Any:
+    """The residual of a last, unfinished step is computed, and read by nothing."""
+    z = p["w"]
+    for k in range(6):
+        residual = z - xp.cos(z)
+        if k == 5:
+            break
+        z = z - 0.5 * residual
+    return z
+
+
+def remember_two(p: Any, xp: Any) -> Any:
+    z, before = p["w"], X
+    for _ in range(20):
+        z, before = xp.tanh(0.5 * z - 0.2 * before), z
+    return z
+
+
 def trace_sum(state: Callable[[Any, Any], Any]) -> Program:
     with use_float64():
-        return trace(lambda p, xp: xp.sum(state(p, xp)), {"w": np.full(2, 0.3)})
+        return trace(lambda p, xp: xp.sum(state(p, xp)), PARAMS)
 
 
 @pytest.mark.parametrize(
-    ("state", "number"),
+    ("state", "steps"),
     [
-        (iterate, 1),
-        (descend, 1),
-        (solve_twice, 2),
-        (read_data, 0),
-        (read_parameters, 0),
-        (lambda p, xp: iterate(p, xp, LONG), 1),
-        (lambda p, xp: iterate(p, xp, LONG - 1), 0),
-        (lambda p, xp: p["w"], 0),
+        (iterate, [40]),
+        (from_parameters, [2]),
+        (lambda p, xp: from_parameters(p, xp, 1), []),
+        (solve_twice, [40, 40]),
+        (remember_two, [18]),
+        (take_newton_steps, [5, 6, 6]),
+        (read_data, []),
+        (read_parameters, [19]),  # of two alternating lines
+        (lambda p, xp: p["w"], []),
     ],
-    ids="map descent two data parameters long short none".split(),
+    ids="constants parameters once two memory nested data alternating none".split(),
 )
-def test_an_iteration_repeats_one_step_on_what_it_has_computed(state: Any, number: int) -> None:
-    found = find_iterations(trace_sum(state))
-    assert len(found) == number
-    assert all(len(each.slots) >= LONG - 1 for each in found)
-    for each in found:
-        assert each.first.where[0].text.startswith("z = ")
+def test_an_iteration_repeats_one_step_on_what_it_has_computed(state: Any, steps: Any) -> None:
+    program = trace_sum(state)
+    found = find_iterations(program)
+    shortest = [each for each in found if not any(contains(each, other) for other in found)]
+    assert [each.steps for each in sorted(shortest)] == steps
+    for each in shortest:
+        assert any(text in each.find_place(program)[0].text for text in ("z = ", "z, before = "))
 
 
-@pytest.mark.parametrize(("weight", "converged"), [(0.3, True), (-0.9, False), (-4.0, False)])
+def test_runs_are_as_long_as_asked_and_end_with_the_sequence() -> None:
+    flags = [True, False, True, True, False, True, True, True]
+    assert [*find_runs(flags, 2)] == [(2, 4), (5, 8)]
+    assert [*find_runs(flags, 3)] == [(5, 8)]
+    assert [*find_runs([], 1)] == []
+
+
+@pytest.mark.parametrize(
+    ("state", "longer"),
+    [
+        (iterate, lambda p, xp: iterate(p, xp, 79)),
+        (from_parameters, lambda p, xp: from_parameters(p, xp, 4)),
+        (take_newton_steps, lambda p, xp: take_newton_steps(p, xp, 12)),
+    ],
+    ids="constants parameters nested".split(),
+)
+def test_a_continued_iteration_is_the_loss_with_more_steps(state: Any, longer: Any) -> None:
+    program, expected = trace_sum(state), trace_sum(longer)
+    every = find_iterations(program)
+    chosen = [each for each in every if not any(contains(each, other) for other in every)]
+    continued, renamed = continue_iterations(program, chosen)
+    assert renamed
+    params = {"w": np.array([0.4, 0.9])}
+    with use_float64():
+        values, right = forward(continued, params), forward(expected, params)
+        # Iterations that begin with constants are traced from their second step on.
+        near = 1e-15 if state is not take_newton_steps else 1e-12
+        assert abs(values[continued.result] - right[expected.result]) <= near
+        found, true = backward(continued, values)["w"], backward(expected, right)["w"]
+    np.testing.assert_allclose(found, true, rtol=1e-11)
+
+
+def measure(state: Callable[[Any, Any], Any], w: Any) -> Any:
+    program = trace_sum(state)
+    with use_float64():
+        return measure_distance(program, find_iterations(program), {"w": np.array(w)})
+
+
+@pytest.mark.parametrize(("weight", "converged"), [(0.3, True), (-4.0, False), (1e200, True)])
 def test_an_iteration_converges_where_its_step_contracts(weight: float, converged: bool) -> None:
-    program = trace_sum(iterate)
-    params = {"w": np.array([0.1, weight])}
-    assert has_converged(program, find_iterations(program), params) is converged
+    found = measure(iterate, [0.1, weight])
+    assert found.converged is converged
+    assert (found.gradients.get("w", 1.0) < 1e-9) is converged
 
 
-def test_values_have_settled_that_are_the_same_over_the_last_quarter() -> None:
-    values = np.array([4.0, 3.0, *[1.0] * 6])
-    assert have_settled(values)
-    for late, share, settled in [(5, 4.0, True), (5, 4.5, False), (4, 4.5, True)]:
-        moved = values.copy()
-        moved[late] += share * SETTLED  # in units of the largest of all
-        assert have_settled(moved) is settled
-    assert not have_settled([*values[:-1], np.inf])
-    assert not have_settled([np.nan, *values[1:]])
+def test_the_distance_is_what_further_steps_change() -> None:
+    """z = 2 (0.4)ᵏ + x/2 ends 2 (0.4)⁸ from its fixed point, and its slope (0.4)⁸ from zero."""
+
+    def descend(p: Any, xp: Any) -> Any:
+        return from_parameters(p, xp, 8)
+
+    found = measure(descend, [2.0, 2.0]).gradients["w"]
+    end = np.abs(2 - X / 2)[1] * 0.4**8 / np.max(np.abs(X / 2))
+    expected = 0.4**8 - 0.4**16 + SECOND_DERIVATIVES * end * 0.4**16
+    assert found == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_short_iteration_that_diverges_has_not_converged() -> None:
+    def diverge(p: Any, xp: Any, steps: int) -> Any:
+        z = p["w"]
+        for _ in range(steps):
+            z = 3 * z - X
+        return z
+
+    assert measure(lambda p, xp: diverge(p, xp, LONG), [0.3, 0.3]).converged is False
+    assert measure(lambda p, xp: diverge(p, xp, LONG - 1), [0.3, 0.3]).converged is True
+
+
+def test_an_iteration_inside_of_another_counts_alone() -> None:
+    """The outer steps move the state; their number is the loss's own."""
+    found = measure(lambda p, xp: take_newton_steps(p, xp, 8, 5), [0.3, 0.5])
+    assert found.converged
+    assert found.gradients["w"] < 1e-14
+
+
+def test_what_an_unfinished_step_computes_is_no_part_of_the_iteration() -> None:
+    found = measure(stop_in_the_middle, [0.6, 0.8])
+    assert found.converged
+    assert 1e-6 < found.gradients["w"] < 1e-2
+
+
+def test_values_are_near_where_the_last_step_moves_them_by_little() -> None:
+    history = [np.array([1.0 + move]) for move in (0.0, 4 * NEAR, 3.0)]
+    assert is_near(history)
+    assert not is_near([history[0] - 0.01, *history[1:]])
+    assert not is_near([np.array([np.inf])] * 2)
+    assert not is_near([np.array([np.nan])] * 2)
+    assert is_near([np.zeros(1)] * 2)
+
+
+def test_changes_are_relative_to_the_largest_entry() -> None:
+    assert find_change(np.array([4.0, 0.0]), np.array([4.0, -1.0])) == 0.25
+    assert find_change(np.zeros(2), np.zeros(2)) == 0.0
+
+
+def test_iterations_contain_shorter_ones_at_the_same_place_alone() -> None:
+    outer, inner, later = Iteration(0, 40, 10), Iteration(2, 8, 2), Iteration(40, 44, 2)
+    assert contains(outer, inner)
+    assert not contains(inner, outer)
+    assert not contains(outer, later)
+    assert not contains(outer, outer)

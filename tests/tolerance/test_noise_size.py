@@ -31,6 +31,14 @@ def solve(x: Any) -> Any:
     return lax.linalg.triangular_solve(jnp.stack([jnp.eye(2), jnp.eye(2)]), x, left_side=True)
 
 
+def factorise(x: Any) -> Any:
+    return lax.linalg.lu(x)[0]
+
+
+def find_reflections(x: Any) -> Any:
+    return jnp.linalg.qr(x, mode="raw")[0].mT
+
+
 def find_eigenvalues(x: Any) -> Any:
     return lax.linalg.eigh(x, symmetrize_input=False)[1]
 
@@ -41,6 +49,21 @@ def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
         salts = jnp.arange(200, dtype=jnp.uint64)
         noisy = jax.vmap(lambda salt: add_noise(function)(salt, UNIT, *arguments))(salts)
         return np.max(np.abs(np.asarray(noisy) - np.asarray(function(*arguments))), axis=0) / UNIT
+
+
+LARGE = 1000 * TWO.transpose(0, 2, 1)  # more rows than columns
+
+
+def state_packed(function: Callable[..., Any], matrices: Any) -> Any:
+    """16 times the largest entry of the triangle of each matrix, above or below the diagonal."""
+    with jax.enable_x64(True):
+        sizes = np.abs(np.asarray(function(matrices)))
+    return np.stack(
+        [
+            16 * np.where(np.tri(3, 2, -1) > 0, np.tril(each, -1).max(), np.triu(each).max())
+            for each in sizes
+        ]
+    )
 
 
 @pytest.mark.table(5)
@@ -65,10 +88,13 @@ def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
         (lambda x: jnp.fft.fft(x).real, (A,), 16 * A.sum(axis=1)[:, None] * np.ones((3, 4))),
         (solve, (TWO,), 16 * abs(TWO).max((1, 2))[:, None, None] * np.ones((2, 2, 3))),
         (find_eigenvalues, (np.diag([1.0, 2.0, 4.0]),), np.full(3, 16.0 * 4)),
+        (factorise, (LARGE,), state_packed(factorise, LARGE)),
+        (find_reflections, (LARGE,), state_packed(find_reflections, LARGE)),
         (jnp.linalg.cholesky, (np.ones((0, 0)),), np.ones((0, 0))),
     ],
     ids="sum signs sums negative product one-product one-sum multiply tanh sigmoid tail convolution"
-    " additions long-product short-product fourier factorisations eigenvalues nothing".split(),
+    " additions long-product short-product fourier factorisations eigenvalues triangles"
+    " reflections nothing".split(),
 )
 def test_an_error_is_as_large_as_stated(
     function: Callable[..., Any], arguments: tuple[Any, ...], stated: Any
@@ -76,6 +102,13 @@ def test_an_error_is_as_large_as_stated(
     found = largest_errors(function, *arguments)
     assert (found <= 1.001 * stated).all()
     assert (found >= 0.9 * stated).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+def test_solutions_err_alike_whatever_the_scale_of_both_sides(scale: float) -> None:
+    matrix = np.eye(3) * [4.0, 3.0, 5.0] + 0.5
+    found = largest_errors(jnp.linalg.solve, scale * matrix, scale * A)
+    assert (found <= 64 * np.abs(np.linalg.solve(matrix, A)).max()).all()
 
 
 def test_equal_operations_have_errors_of_their_own() -> None:
