@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from bptt_verifier.judge.comparisons import compare_at, find_forward_difference
+from bptt_verifier.judge.comparisons import ask_at, compare_at, find_forward_difference
 from bptt_verifier.judge.conclusion import (
     list_gradients,
     make_counterexample,
@@ -47,8 +47,11 @@ def compare_case(
             raise ValueError(
                 f"case: expected one that can be compared, found none: {model.refusal}"
             )
-        own = OwnSubject(model, gradients)
-        found = compare_at(Submission(gradients), own, model.make_case(point))
+        own, submission = OwnSubject(model, gradients, loss), Submission(gradients)
+        wanted = model.make_case(point)
+        answer = ask_at(submission, own, wanted)
+        submission = own.follow_loss(submission, wanted, answer) or submission
+        found = compare_at(submission, own, wanted)
     name = subject or "your model"
     if isinstance(found, Breach):
         return Report(

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.after_loss import follow_loss
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
-from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
@@ -18,20 +19,24 @@ from bptt_verifier.program.attempt import CodeRaisedError, copies
 from bptt_verifier.program.fixed_points import (
     Distance,
     Iteration,
+    contains,
     find_iterations,
+    find_place,
     measure_distance,
 )
 from bptt_verifier.program.leaves import Tree
+from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.program.trace import Program
-from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.case import Case, Loss
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Curve, Mistake
 
+OF_CALLS = "of_parameters"  # an attribute of functions that call the user's in their own order
 WITNESSES = 4  # failing cases that a named mistake must reproduce
 SIMPLE = {
     1: 20,
@@ -58,8 +63,13 @@ class OwnSubject(Subject):
 
     stated = "loss(params)"
 
-    def __init__(self, model: OwnModel, gradients: Callable[[Any], Any] | None = None) -> None:
-        self.gradients = gradients
+    def __init__(
+        self,
+        model: OwnModel,
+        gradients: Callable[[Any], Any] | None = None,
+        loss: Loss | None = None,
+    ) -> None:
+        self.gradients, self.loss = gradients, loss
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
@@ -114,6 +124,14 @@ class OwnSubject(Subject):
         return [
             case._replace(arguments={n: v * v.dtype.type(f) for n, v in values}) for f in factors
         ]
+
+    def follow_loss(
+        self, submission: Submission, case: Case, answer: dict[str, Array] | Breach
+    ) -> Submission | None:
+        """Find the submission that calls the user's loss as it stands before each of its calls."""
+        if self.loss is None or takes_namespace(self.loss) or hasattr(self.gradients, OF_CALLS):
+            return None
+        return follow_loss(submission, self, self.loss, case, answer)
 
     def may_be_outside(self, case: Case) -> bool:
         """Tell of any but the parameters given that a submission may refuse them."""
@@ -174,9 +192,10 @@ class OwnSubject(Subject):
             return measure_distance(program, iterations, widen(case.arguments))
 
     def describe_iteration(self, case: Case) -> str:
-        """Describe the line at which the value of an iteration is computed."""
+        """Describe the line at which a step of an iteration ends, of one that contains no other."""
         program, iterations = self.find_iterations(case)
-        places = iterations[-1].find_place(program) if program and iterations else ()
+        inner = [each for each in iterations if not any(contains(each, o) for o in iterations)]
+        places = find_place(program, inner[-1]) if program and inner else ()
         return f" at `{places[0].text}` ({places[0]})" if places else ""
 
     def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:
@@ -279,7 +298,7 @@ def record_submission(
 ) -> list[Recorded]:
     """Record the operations of a submission, without the judge's functions around it."""
     # Of the user's code as it stands, it is the function of parameters, not the user's own.
-    function = getattr(gradients, "of_parameters", None) or unwrap(gradients)
+    function = getattr(gradients, OF_CALLS, None) or unwrap(gradients)
     if tree.tensors:
         return record(over_arrays(function, [tree]), params)
     return record(lambda arrays: function(tree.rebuild(arrays)), params)

@@ -76,9 +76,9 @@ def judge(
     mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
     exact values are compared. The search for a mistake's name takes `timeout` seconds at most.
     """
-    submission = Submission(gradients)
-    report = SubjectJudgement(submission, subject, name, progress, timeout).judge()
-    return report._replace(notes=(*report.notes, *submission.notes))
+    judgement = SubjectJudgement(Submission(gradients), subject, name, progress, timeout)
+    report = judgement.judge()
+    return report._replace(notes=(*report.notes, *judgement.submission.notes))
 
 
 class Judgement(ABC):
@@ -192,6 +192,10 @@ class SubjectJudgement(Judgement):
         subject = self.subject
         for case in subject.draw_contract_cases():
             answer = ask_twice(self.submission, subject, case)
+            followed = subject.follow_loss(self.submission, case, answer)
+            if followed is not None:
+                self.submission = followed
+                answer = ask_twice(followed, subject, case)
             if isinstance(answer, Breach):
                 return self.refuse(answer)
             differs = find_wrong_loss(subject, case, answer)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
@@ -116,6 +116,12 @@ class Subject(ABC):
         alone in doubt: the parameters given are the user's, and cells are drawn within bounds.
         """
         return ()
+
+    def follow_loss(
+        self, submission: Submission, case: Case, answer: dict[str, Array] | Breach
+    ) -> Submission | None:
+        """Find the submission that calls the loss first, where its `answer` depends on that."""
+        return None
 
     def may_be_outside(self, case: Case) -> bool:
         """Tell whether the values of a case are drawn without regard to where a formula holds."""

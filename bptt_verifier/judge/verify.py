@@ -113,7 +113,7 @@ def verify_own_model(
     require_time(timeout)
     with use_own_settings():
         model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-        own = OwnSubject(model, gradients)
+        own = OwnSubject(model, gradients, loss)
         report = judge(gradients, own, subject or "your model", progress, timeout)
     arguments = [find_name(gradients), find_name(loss), "params"]
     return add_origin(report, verify_own_model, arguments, {"cases": cases}, seed)

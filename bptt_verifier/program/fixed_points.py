@@ -37,12 +37,6 @@ class Iteration(NamedTuple):
         """The number of whole steps."""
         return (self.end - self.start) // self.period
 
-    def find_place(self, program: Program) -> tuple[Place, ...]:
-        """Find the line at which the last step of the loop ends."""
-        read = list_read(program, [self])[0]
-        producer = {s: each for each in program.operations for s in each.outputs}
-        return producer[read[-1][0]].where if read else ()
-
 
 class Distance(NamedTuple):
     """How far iterations end from their fixed points, by the gradients that they change.
@@ -153,6 +147,13 @@ def compare_operands(program: Program, flow: Dataflow, number: int, period: int)
             return OTHER  # such as the state that another run begins with
         found = STARTING
     return found
+
+
+def find_place(program: Program, each: Iteration) -> tuple[Place, ...]:
+    """Find the line at which the last step of an iteration ends, and the calls that lead to it."""
+    (read,) = list_read(program, [each])
+    producer = {s: operation for operation in program.operations for s in operation.outputs}
+    return producer[read[-1][0]].where if read else ()
 
 
 def measure_distance(program: Program, iterations: Sequence[Iteration], params: Params) -> Distance:

@@ -12,6 +12,7 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.mistakes import own_models
+from bptt_verifier.program.fixed_points import Iteration
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.source_lines import Place
@@ -204,25 +205,32 @@ def test_the_operations_of_a_function_are_recorded_and_none_without_one() -> Non
     assert subject().record(0, params) == []
 
 
-def test_an_iteration_is_where_the_last_carried_value_is_computed_first(
+def test_an_iteration_is_where_a_step_ends_of_the_last_one_that_contains_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines = [Place(__file__, line, 0, 0) for line in range(1, 5)]
 
-    def describe(*places: list[Place]) -> str:
-        found = [SimpleNamespace(first=SimpleNamespace(where=each)) for each in places]
-        monkeypatch.setattr(own_model, "find_iterations", lambda program: found)
+    def describe(**places: list[Place]) -> str:
+        every = {
+            "one": Iteration(0, 4, 2),
+            "two": Iteration(6, 10, 2),
+            "both": Iteration(0, 20, 10),
+        }
+        known = {every[name]: where for name, where in places.items()}
+        monkeypatch.setattr(own_model, "find_iterations", lambda program: [*known])
+        monkeypatch.setattr(own_model, "find_place", lambda program, each: known[each])
         return subject().describe_iteration(case(1))
 
-    said = describe(lines[:1], lines[1:2], lines[2:])
-    assert said == f" at `{lines[2].text}` ({lines[2]})"
-    assert describe(lines, []) == ""  # where it is computed is not known
+    said = describe(one=lines[:1], two=lines[1:2], both=lines[2:])
+    assert said == f" at `{lines[1].text}` ({lines[1]})"
+    assert describe(both=lines[2:]) == f" at `{lines[2].text}` ({lines[2]})"
+    assert describe(one=lines, two=[]) == ""  # where it is computed is not known
     assert describe() == ""
 
 
 def test_no_iteration_is_known_of_a_loss_without_a_trace() -> None:
     black_box = subject(find_program=lambda params, setting: None)
-    assert black_box.has_converged(case(1)) is None
+    assert black_box.measure_distance(case(1)) is None
     assert black_box.describe_iteration(case(1)) == ""
 
 

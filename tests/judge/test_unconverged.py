@@ -143,8 +143,8 @@ def differentiate_step(p: Any, tolerance: float, factor: float = 1.0) -> Any:
 
 def verify_step(tolerance: float, factor: float) -> Any:
     return verify_own_model(
-        lambda p: differentiate_step(p, tolerance, factor),
-        lambda p: lose_step(p, tolerance),
+        partial(differentiate_step, tolerance=tolerance, factor=factor),
+        partial(lose_step, tolerance=tolerance),
         AMOUNT,
         cases=6,
         timeout=1,

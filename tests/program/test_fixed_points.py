@@ -16,6 +16,7 @@ from bptt_verifier.program.fixed_points import (
     continue_iterations,
     find_change,
     find_iterations,
+    find_place,
     find_runs,
     is_near,
     measure_distance,
@@ -121,7 +122,7 @@ def test_an_iteration_repeats_one_step_on_what_it_has_computed(state: Any, steps
     shortest = [each for each in found if not any(contains(each, other) for other in found)]
     assert [each.steps for each in sorted(shortest)] == steps
     for each in shortest:
-        assert any(text in each.find_place(program)[0].text for text in ("z = ", "z, before = "))
+        assert any(text in find_place(program, each)[0].text for text in ("z = ", "z, before = "))
 
 
 def test_runs_are_as_long_as_asked_and_end_with_the_sequence() -> None:
