@@ -76,6 +76,7 @@ class OwnSubject(Subject):
         self.precision = np.dtype(np.float32) if model.narrow else None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
+        self.distances = dict[int, tuple[Case, Distance]]()  # by the identity of the case
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
@@ -188,8 +189,11 @@ class OwnSubject(Subject):
         program, iterations = self.find_iterations(case)
         if program is None or not iterations:
             return None
-        with isolate_float64(self.model.loss):
-            return measure_distance(program, iterations, widen(case.arguments))
+        if id(case) not in self.distances:
+            with isolate_float64(self.model.loss):
+                distance = measure_distance(program, iterations, widen(case.arguments))
+            self.distances[id(case)] = case, distance
+        return self.distances[id(case)][1]
 
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which a step of an iteration ends, of one that contains no other."""

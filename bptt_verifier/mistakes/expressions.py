@@ -149,6 +149,9 @@ def spell_operand(known: Structure, number: int, operand: int) -> str:
             if inner.name == "reduce_sum":
                 return "its sum"
             kind, operation = PLACES.get(equation.name, "operand"), name_operation(equation)
+            if equation.name == "sub":
+                which = "that is subtracted" if operand else "from which more is subtracted"
+                return f"the {name_operation(inner)} inside it {which}"
             one, article = ("an" if w[0] in "aeiou" else "a" for w in (kind, operation))
             which = f"{one} {kind} of {article} {operation}"
             return f"the {name_operation(inner)} inside it that is {which}"

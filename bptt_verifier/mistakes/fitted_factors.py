@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
-from bptt_verifier.mistakes.known_factors import scale_path
+from bptt_verifier.mistakes.known_factors import SMALLEST, scale_path
 from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, change_edges
 from bptt_verifier.mistakes.single_gradients import shorten
 from bptt_verifier.problems.problem import Array
@@ -70,6 +70,8 @@ def list_fitting_factors(
     # A factor explains no error where it has no effect.
     possible = [place for place, e in zip(places, effects, strict=True) if (e[wrong] != 0).all()]
     for place, factor in fit_factors(possible, join, error):
+        if abs(factor) <= SMALLEST:
+            continue
         for by in dict.fromkeys(place.list_likely(factor)):
             yield place.make(by)
 

@@ -22,6 +22,7 @@ from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
+GUESS = "A guess: look at"  # how the sentence begins
 LINES = 3  # lines that a guess lists, at most
 LONGEST = 70  # characters of an expression that a guess quotes, at most
 
@@ -37,8 +38,8 @@ class Guess(NamedTuple):
         shown = f"{', '.join(others)} or {last}" if others else last
         if len(self.places) > 1:
             why = "the mistake is probably in one of them"
-            return f"A guess: look at {shown} of your backward pass: {why}."
-        return f"A guess: look at {shown} of your backward pass, which computes {self.what}."
+            return f"{GUESS} {shown} of your backward pass: {why}."
+        return f"{GUESS} {shown} of your backward pass, which computes {self.what}."
 
     @property
     def writes_entries(self) -> bool:

@@ -11,6 +11,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure
 
+SMALLEST = 1e-6  # a factor below is none: nothing is passed on, but for rounding in float32
 SHARE = 1e-3  # relative distance of entries that have one share; effects are kept in float32
 
 

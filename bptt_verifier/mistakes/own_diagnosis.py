@@ -6,6 +6,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.guessed_lines import GUESS
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
 from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
@@ -57,7 +58,14 @@ def diagnose(
     parts = describe_parts(known.structure, evidence, wrong)
     zeros = describe_zeros(known.structure, evidence, wrong)
     said = " ".join(filter(None, [first.explanation, parts, zeros]))
+    others = [each for each in others if leave_out_guess(each) != leave_out_guess(first)]
     return first._replace(explanation=said), *others
+
+
+def leave_out_guess(mistake: Mistake) -> str:
+    """Leave out the guess at a line: two calls in one line make a mistake at two operations."""
+    said, _, _ = mistake.explanation.partition(f" {GUESS}")
+    return said
 
 
 @use_one_thread()

@@ -28,7 +28,12 @@ from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
-from bptt_verifier.mistakes.known_factors import find_share, list_factors, scale_path
+from bptt_verifier.mistakes.known_factors import (
+    SMALLEST,
+    find_share,
+    list_factors,
+    scale_path,
+)
 from bptt_verifier.mistakes.located_mistakes import locate_mistake
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
@@ -283,7 +288,7 @@ class OwnHypotheses:
                 exact = self.join_exactly(case, self.swept[made].values)[fitting]
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             factors = dict.fromkeys([shorten(1 - share), 1 - share])
-            found += [scale_path(made, by) for by in factors if by != 1]
+            found += [scale_path(made, by) for by in factors if by != 1 and abs(by) > SMALLEST]
         every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
         sizes = [each.value(None) for each in self.factors if self.structure.carried]
         found += [scale_path(cut, by) for cut in every for by in sizes]

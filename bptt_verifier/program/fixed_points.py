@@ -159,17 +159,20 @@ def find_place(program: Program, each: Iteration) -> tuple[Place, ...]:
 def measure_distance(program: Program, iterations: Sequence[Iteration], params: Params) -> Distance:
     """Measure how far the iterations of a loss end from their fixed points at these parameters.
 
-    Those inside of others come first: where they converge, what repeats them is no iteration.
+    Those inside of others come first: where they converge, what repeats them is no iteration. One
+    that does not may be a part of a step that does.
     """
     values, read = forward(program, params), list_read(program, iterations)
-    chosen = list[Iteration]()
+    chosen, far = list[Iteration](), list[Iteration]()
     for each, slots in zip(iterations, read, strict=True):
         if not slots or any(overlap(each, other) for other in chosen):
             continue
         if all(is_near([values[slot] for slot in steps]) for steps in slots):
             chosen.append(each)
         elif each.steps >= LONG and not any(contains(each, other) for other in iterations):
-            return Distance(False, {})
+            far.append(each)
+    if any(not any(contains(other, each) for other in chosen) for each in far):
+        return Distance(False, {})
     if not chosen:
         return Distance(True, {})
     continued, later = continue_iterations(program, chosen)
@@ -177,15 +180,15 @@ def measure_distance(program: Program, iterations: Sequence[Iteration], params: 
     ends = {steps[0] for each in chosen for steps in read[iterations.index(each)]}
     apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
     found, limit = backward(program, values), backward(continued, moved)  # (N12)
-    sizes = {name: float(np.max(np.abs(value), initial=0.0)) for name, value in limit.items()}
-    return Distance(
-        True,
-        {
-            name: float(np.max(np.abs(found[name] - value), initial=0.0))
-            + SECOND_DERIVATIVES * apart * sizes[name]
+    with np.errstate(all="ignore"):
+        distances = {
+            name: float(
+                np.max(np.abs(found[name] - value), initial=0.0)
+                + SECOND_DERIVATIVES * apart * np.max(np.abs(value), initial=0.0)
+            )
             for name, value in limit.items()
-        },
-    )
+        }
+    return Distance(True, distances)
 
 
 def overlap(one: Iteration, other: Iteration) -> bool:
@@ -226,8 +229,9 @@ def is_near(steps: Sequence[Any]) -> bool:
 
 def find_change(value: Any, before: Any) -> float:
     """Find the largest change of a value, relative to its largest entry."""
-    change = np.max(np.abs(value - before), initial=0.0)
-    return float(change / np.max(np.abs(value), initial=0.0)) if change else 0.0
+    with np.errstate(all="ignore"):
+        change = np.max(np.abs(value - before), initial=0.0)
+        return float(change / np.max(np.abs(value), initial=0.0)) if change else 0.0
 
 
 def continue_iterations(
@@ -261,7 +265,7 @@ def repeat_last_step(
     What differs between the last two steps was computed by the iteration, and moves on by a step.
     """
     operations, period, added = program.operations, each.period, list[Operation]()
-    slots = {number: operations[number].outputs for number in range(each.start, each.end)}
+    slots = {number: operations[number].outputs for number in range(each.end)}
     times = min(each.steps, max(1, UNROLLED // period))
     for number in range(each.end, each.end + times * period):
         model = each.end - period + (number - each.end) % period

@@ -160,7 +160,8 @@ class Tracing:
             values = [self.constants[slot] for slot in operands]
             return [self.constant(value) for value in bind(equation.primitive, params, *values)]
         if name in INLINED and not has_own_derivative(equation):
-            inside = site._replace(position=site.position or (0,))
+            # A jitted loss is called by the judge: what has a place is inside of it.
+            inside = site._replace(position=site.position or (0,)) if site.where else site
             return self.inline(body_of(equation), operands, inside)
         if name == "cond":
             return self.choose(equation, operands, site)

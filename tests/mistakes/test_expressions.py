@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -167,6 +169,24 @@ def test_so_are_the_factors_of_an_outer_product_that_are_laid_out_anew() -> None
     assert name_all(outer, "mul") == [
         f"{word} in the {p} of its 2 places" for p in ("first", "last")
     ]
+
+
+def test_a_difference_inside_of_another_says_on_which_side_it_is() -> None:
+    """A function of a library has both in one line of the user's."""
+
+    def deviate(p: Any, xp: Any) -> Any:
+        return xp.sum(jnp.var(p["b"]) - jax.nn.log_softmax(p["W"])[0])
+
+    with use_float64():
+        known = structure(trace(deviate, {"W": np.ones((2, 2)), "b": np.ones(2)}))
+    named = {
+        name_operand(known, number, k)
+        for number, each in enumerate(known.program.operations)
+        if each.name == "sub"
+        for k in range(2)
+    }
+    assert "the difference inside it from which more is subtracted" in named
+    assert "the logarithm inside it that is subtracted" in named
 
 
 def test_operands_of_other_words_or_of_one_value_need_no_place() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.fitted_factors import FEWEST, Scaled, fit_factors, list_fitting_factors
+from bptt_verifier.mistakes.known_factors import SMALLEST
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, change_edges
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
@@ -165,6 +166,20 @@ def test_a_fit_finds_the_root_of_a_polynomial_and_leaves_out_what_has_none() -> 
     assert found is place
     assert factor == pytest.approx(1.2, rel=1e-9)
     assert not [*fit_factors([place], join, np.array([0.2, 0.2, 0.2, 0.2, 3.0]))]
+
+
+@pytest.mark.parametrize(("factor", "listed"), [(0.5 * SMALLEST, False), (2e-3, True)])
+def test_a_factor_of_rounding_is_no_factor(factor: float, listed: bool) -> None:
+    """Nothing is passed on, which is a mistake of another name."""
+    with use_float64():
+        known = structure(trace(leaky_loss, MODELS["leaky"][2]))
+
+    def join(made: Any) -> Any:
+        by = np.array([each.details["factor"] for each in made])
+        return (by - 1)[:, None] * np.arange(1.0, 6.0)
+
+    found = [*list_fitting_factors(known, (), join, (factor - 1) * np.arange(1.0, 6.0))]
+    assert bool(found) is listed
 
 
 def test_a_place_without_an_effect_has_no_factor() -> None:

@@ -200,6 +200,43 @@ def test_an_iteration_inside_of_another_counts_alone() -> None:
     assert found.gradients["w"] < 1e-14
 
 
+def test_what_does_not_converge_may_be_a_part_of_a_step_that_does() -> None:
+    """The powers of z inside are no iteration that ends too early."""
+
+    def add_powers(p: Any, xp: Any) -> Any:
+        z = p["w"]
+        for _ in range(12):
+            total = 1.0
+            for _ in range(4):
+                total = 1 + 0.9 * z * total
+            z = 0.2 + 0.05 * total
+        return z
+
+    found = measure(add_powers, [0.3, 0.4])
+    assert found.converged
+    assert 0 < found.gradients["w"] < 1e-6
+
+
+def test_a_step_may_read_values_of_several_steps_before() -> None:
+    def remember_three(p: Any, xp: Any) -> Any:
+        states = [p["w"], p["w"] * X, p["w"] + X]
+        for _ in range(6):
+            states.append(xp.tanh(0.2 * states[-1] - 0.1 * states[-3] + X))
+        return states[-1]
+
+    assert measure(remember_three, [0.3, 0.4]).gradients["w"] < 0.1
+
+
+def test_what_diverges_later_has_no_finite_distance() -> None:
+    def grow(p: Any, xp: Any) -> Any:
+        z = p["w"]
+        for _ in range(5):
+            z = z + 1e-3 * z**40
+        return z
+
+    assert not np.isfinite(measure(grow, [0.5, 1.05]).gradients["w"])
+
+
 def test_what_an_unfinished_step_computes_is_no_part_of_the_iteration() -> None:
     found = measure(stop_in_the_middle, [0.6, 0.8])
     assert found.converged

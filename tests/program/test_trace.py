@@ -20,6 +20,7 @@ from bptt_verifier.program.trace import (
     forward,
     trace,
 )
+from bptt_verifier.reference.scalar_loss import ignore_namespace
 from tests.support import own_models
 from tests.support.own_models import MODELS
 
@@ -278,6 +279,22 @@ def test_source_locations_are_those_of_the_loss() -> None:
     assert tanh.where[0].text == "h = xp.tanh(a)"
     assert tanh.where[0].file == own_models.__file__
     assert not any(place.file.startswith(source_lines.HERE) for place in tanh.where)
+
+
+def test_a_compiled_loss_has_the_locations_inside_of_it() -> None:
+    """The judge calls it: the call has no place in the user's code."""
+
+    @jax.jit
+    def compiled(p: Any) -> Any:
+        h = jnp.tanh(p["w"])
+        return jnp.sum(jax.nn.log_softmax(h))
+
+    with use_float64():
+        found = trace(ignore_namespace(compiled), {"w": np.ones(3)}).operations
+    lines = 'h = jnp.tanh(p["w"])', "return jnp.sum(jax.nn.log_softmax(h))"
+    assert {each.where[0].text for each in found if each.where} == {*lines}
+    last = [each for each in found if each.where and each.where[0].text == lines[1]]
+    assert len({(each.position, each.where[0].column) for each in last}) > 2
 
 
 @pytest.mark.parametrize(
