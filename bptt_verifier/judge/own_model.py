@@ -12,6 +12,7 @@ from bptt_verifier.judge.after_loss import follow_loss
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
+from bptt_verifier.judge.unguarded import is_special
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
@@ -24,6 +25,7 @@ from bptt_verifier.program.fixed_points import (
     find_place,
     measure_distance,
 )
+from bptt_verifier.program.guards import differentiate_unguarded, find_guards
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
@@ -213,6 +215,23 @@ class OwnSubject(Subject):
             known = self.iterations[id(program)] = find_iterations(program)
         return program, known
 
+    def differentiate_unguarded(self, case: Case) -> list[dict[str, Array]]:
+        """Differentiate the loss without its guards, in two ways; empty where it has none."""
+        with isolate_float64(self.model.loss):
+            program = self.model.find_program(case.arguments, case.point.setting)
+            guards = [] if program is None else find_guards(program)
+            if program is None or not guards:
+                return []
+            return differentiate_unguarded(program, guards, widen(case.arguments))
+
+    def describe_guard(self, case: Case) -> str:
+        """Describe the line of the last guard."""
+        with isolate_float64(self.model.loss):
+            program = self.model.find_program(case.arguments, case.point.setting)
+        assert program is not None  # whose guards have been found
+        places = program.operations[find_guards(program)[-1][0]].where
+        return f" at `{places[0].text}` ({places[0]})" if places else ""
+
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())
@@ -262,6 +281,9 @@ class OwnSubject(Subject):
             programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
             pairs = zip(chosen, programs, strict=True)
             chosen = [each for each, program in pairs if program is programs[0]]
+            # Where the loss has another derivative than derivations have, a mistake is hidden.
+            clear = [each for each in chosen if not is_special(self, each)]
+            chosen = clear or chosen
             points = [(each, each.case.arguments) for each in choose_witnesses(chosen)]
             witnesses = [each.witness(widen(params), params) for each, params in points]
             if programs[0] is None:

@@ -53,6 +53,7 @@ from bptt_verifier.judge.unconverged import (
     is_left_out,
 )
 from bptt_verifier.judge.undecided import state_excused_resolutions
+from bptt_verifier.judge.unguarded import leave_out_guarded
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
@@ -384,15 +385,15 @@ class SubjectJudgement(Judgement):
         if self.raised and not compared:
             said = (*describe_raised(self.raised), "Nothing could be compared.")
             return self.report(Verdict.INCONCLUSIVE, notes=said)
-        converged = allow_unconverged(self.attempt, self.subject, compared)
-        if converged is None and self.differs is not None:
+        excusing = self.attempt, self.subject, compared
+        kept = allow_unconverged(*excusing) or leave_out_guarded(*excusing)
+        if kept is None and self.differs is not None:
             return self.report(Verdict.DISAGREES, self.differs)
-        if converged is None:
+        if kept is None:
             settled = self.settle(compared)
             allowed = compared
         else:
-            compared, allowed, settled = converged.compared, converged.allowed, converged.settled
-            count = len(settled)
+            compared, allowed, settled, count = *kept[:3], len(kept.settled)
         later = getattr(self.submission.gradients, "at_later_call", None)
         on_object = later and partial(self.compare_with, Submission(later))
         asked = self.compare_at, on_object
@@ -403,7 +404,7 @@ class SubjectJudgement(Judgement):
         known = self.precision, self.subject.precision
         formats = describe_precision(allowed, settled, known, self.overflows, given)
         hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
-        left_out = () if converged is None else converged.notes
+        left_out = () if kept is None else kept.notes
         cases, probes = settled[:count], settled[count:]
         fewer = len(settled) < len(self.compared) + len(self.probes)
         stated = self.describe_cases(cases, counted=bool(hidden) or fewer)

@@ -162,6 +162,14 @@ class Subject(ABC):
         """Describe where an iteration of the loss is; empty where that is not known."""
         return ""
 
+    def differentiate_unguarded(self, case: Case) -> list[dict[str, Array]]:
+        """Differentiate the loss without its guards, in some ways; empty where it has none."""
+        return []
+
+    def describe_guard(self, case: Case) -> str:
+        """Describe where a guard of the loss is; empty where that is not known."""
+        return ""
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None

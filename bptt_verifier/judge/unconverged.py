@@ -22,10 +22,10 @@ SEVERAL = 4  # cases in which the iteration has converged, at least
 MOST, SAID = 2.0**-10, 2.0**-4
 
 
-class Converged(NamedTuple):
+class Kept(NamedTuple):
     """The cases that are kept, what is said of them, and what decides on them one by one.
 
-    They are compared, allowed for the distance to a fixed point, and settled by their scatter.
+    They are compared, allowed for what the loss leaves open, and settled by their scatter.
     """
 
     compared: list[Compared]
@@ -34,9 +34,7 @@ class Converged(NamedTuple):
     notes: tuple[str, ...]
 
 
-def allow_unconverged(
-    attempt: Try, subject: Subject, compared: Sequence[Compared]
-) -> Converged | None:
+def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compared]) -> Kept | None:
     """Allow for iterations that end before their fixed points, or leave cases out.
 
     None where there is no such case, where another one disagrees, and where few show a gradient of
@@ -71,7 +69,7 @@ def allow_unconverged(
             f"left out, and your gradients agree in {agreeing} cases in which it has converged."
         )
         notes += count_telling(subject, settled)
-    return Converged([compared[number] for number in kept], allowed, settled, tuple(notes))
+    return Kept([compared[number] for number in kept], allowed, settled, tuple(notes))
 
 
 def widen(subject: Subject, found: Compared, most: float = MOST) -> Compared | None:

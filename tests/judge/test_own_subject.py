@@ -132,6 +132,10 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(own_model, "diagnose", lambda program, witnesses, record: witnesses)
+    special = list[int]()
+    monkeypatch.setattr(
+        own_model, "is_special", lambda own, found: found.case.point.number in special
+    )
 
     def compared(each: Case) -> Any:
         return SimpleNamespace(
@@ -146,6 +150,11 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     assert found == [(3, wide, wide), (1, wide, wide), (4, wide, wide), (0, wide, wide)]
     found = subject().diagnose(None, [compared(each) for each in cases[:3]], [])
     assert found == [(0, wide, wide), (2, wide, single), (0, wide, single)]
+    special += [3, 1]  # a value reaches a guard
+    found = subject().diagnose(None, [compared(each) for each in cases], [])
+    assert found == [(4, wide, wide), (0, wide, wide), (2, wide, single), (0, wide, single)]
+    found = subject().diagnose(None, [compared(each) for each in cases[3:5]], [])
+    assert found == [(3, wide, wide), (1, wide, wide)]
 
 
 def diagnose_with(
@@ -154,6 +163,7 @@ def diagnose_with(
     """Who diagnoses which cases, where those of odd numbers have a setting of their own."""
     monkeypatch.setattr(own_model, "diagnose", lambda program, found, record: (program, found))
     monkeypatch.setattr(own_model, "diagnose_black_box", lambda found: ("differences", found))
+    monkeypatch.setattr(own_model, "is_special", lambda own, found: False)
     cases: list[Any] = [
         SimpleNamespace(
             case=case(number)._replace(point=Point(number, setting=number % 2)),

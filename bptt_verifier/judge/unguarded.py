@@ -1,0 +1,74 @@
+"""Cases at which a value reaches a limit that guards a logarithm or a quotient of the user's loss.
+
+The derivative of the loss is zero there, and a derivation that leaves the guard out has another
+one, which is right everywhere else. Such a case is left out where all others agree.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bptt_verifier.judge.neighbours import list_failing, settle
+from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.judge.unconverged import SEVERAL, Kept, count_telling, has_converged
+from bptt_verifier.judge.undecided import count_cases
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.tolerance.formats import find_unit
+
+ROUNDING = 2.0**10  # units of roundoff by which a gradient may differ that leaves the guard out
+
+
+def leave_out_guarded(attempt: Try, subject: Subject, compared: Sequence[Compared]) -> Kept | None:
+    """Leave out the cases whose gradients are those of the loss without its guards.
+
+    None where there is no such case, where another one disagrees, and where few are left. Those at
+    the parameters given and near them are never left out.
+    """
+    left = [number for number, each in enumerate(compared) if is_unguarded(subject, each)]
+    if not left:
+        return None
+    kept = [each for number, each in enumerate(compared) if number not in left]
+    names = list(dict.fromkeys(name for each in compared for name in each.gradients))
+    settled = settle(attempt, subject, kept, names, ())
+    agreeing = sum(each.agrees for each in settled)
+    if any(each.fails for each in settled) or agreeing < SEVERAL:
+        return None
+    place = subject.describe_guard(compared[left[0]].case)
+    note = (
+        f"In {count_cases(len(left))} a value reaches the limit{place}, beyond which the "
+        "derivative of your loss is zero. Your gradients leave that limit out, and agree with "
+        "those of the loss without it: these cases were left out, and your gradients agree in "
+        f"{agreeing} others."
+    )
+    return Kept(kept, kept, settled, (note, *count_telling(subject, settled)))
+
+
+def is_unguarded(subject: Subject, found: Compared) -> bool:
+    """Tell whether the gradients at a drawn case are those of the loss without its guards."""
+    failing = list_failing(found)
+    if not failing or not all(name in found.gradients for name in failing):
+        return False
+    for gradients in subject.differentiate_unguarded(found.case):
+        if all(is_close(found, name, found.submitted[name], gradients[name]) for name in failing):
+            return bool(found.case.point.number and not found.case.point.near)
+    return False
+
+
+def is_special(subject: Subject, found: Compared) -> bool:
+    """Tell whether a value reaches a guard at a case, or an iteration has not converged.
+
+    The loss has another derivative there than derivations have, which hides other mistakes.
+    """
+    if has_converged(subject, found) is False:
+        return True
+    return any(
+        not is_close(found, name, found.values[name], gradients[name])
+        for gradients in subject.differentiate_unguarded(found.case)
+        for name in found.gradients
+    )
+
+
+def is_close(found: Compared, name: str, one: Array, other: Array) -> bool:
+    """Tell whether two gradients of a case are one, to rounding."""
+    unit = ROUNDING * find_unit(found.dtypes[name]) * np.max(np.abs(other), initial=0.0)
+    return bool((np.abs(one - other) <= found.allowed[name] + unit).all())

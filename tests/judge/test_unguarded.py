@@ -1,0 +1,150 @@
+"""Gradients that leave a guard of the loss out are right where no value reaches it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.unconverged import SEVERAL
+from bptt_verifier.judge.unguarded import ROUNDING, is_special, leave_out_guarded
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.fixed_points import Distance
+from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.reference.points import Point
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_compared
+
+X, Y = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 3
+PARAMS = {"W": 8 * np.random.default_rng(1).normal(size=(3, 3)) / 3}
+
+
+def find_probabilities(p: Any) -> Any:
+    z = np.maximum(X @ p["W"], 0)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return z, e / e.sum(axis=1, keepdims=True)
+
+
+def loss(p: Any) -> Any:
+    _, q = find_probabilities(p)
+    return -np.mean(np.log(np.clip(q, 1e-7, 1 - 1e-7)[np.arange(8), Y]))
+
+
+def gradients(p: Any, masked: bool = True) -> Any:
+    z, q = find_probabilities(p)
+    d = (q - np.eye(3)[Y]) / 8
+    return {"W": X.T @ (d * (z > 0) if masked else d)}
+
+
+@pytest.mark.rest
+def test_cases_are_left_out_in_which_a_value_reaches_the_guard() -> None:
+    report = verify_own_model(gradients, loss, PARAMS)
+    assert report.verdict is Verdict.AGREES, str(report)
+    said = report.notes[0]
+    assert "a value reaches the limit at `return -np.mean(np.log(np.clip(q, 1e-7, 1 - 1e-7)" in said
+    assert report.cases == 24 - int(said.split()[1])
+
+
+@pytest.mark.rest
+def test_another_mistake_is_found_beside_a_guard_that_is_left_out() -> None:
+    report = verify_own_model(lambda p: gradients(p, masked=False), loss, PARAMS, timeout=20)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.mistakes[0].name == "activation-derivative-missing"
+
+
+def test_an_own_model_differentiates_its_loss_without_guards() -> None:
+    own = OwnSubject(prepare(loss, {"W": 60 * np.eye(3)}, cases=1))
+    given = own.model.make_case(Point(0))
+    limited, free = own.differentiate_unguarded(given)
+    np.testing.assert_allclose(free["W"], gradients(given.arguments)["W"], rtol=1e-9)
+    assert np.max(np.abs(limited["W"] - free["W"])) > 1e-3
+    assert own.describe_guard(given).startswith(" at `return -np.mean(np.log(np.clip(")
+
+    def plain(p: Any) -> Any:
+        return np.sum(np.maximum(p["W"], 0))
+
+    without = OwnSubject(prepare(plain, PARAMS, cases=1))
+    assert without.differentiate_unguarded(without.model.make_case(Point(0))) == []
+
+
+def state_found(number: int, submitted: float, near: bool = False) -> Compared:
+    found = state_compared({"w": np.full(2, submitted)}, {"w": np.ones(2)}, {"w": np.full(2, 1e-9)})
+    return found._replace(case=found.case._replace(point=Point(number, near=near)))
+
+
+def state_subject(distance: Any = None, unguarded: float = 3.0) -> Any:
+    """A loss whose gradient without the guard is that at case 1, and its own elsewhere."""
+
+    def differentiate(case: Any) -> Any:
+        other = unguarded if case.point.number <= 1 else 1.0
+        return [{"w": np.full(2, 7.0)}, {"w": np.full(2, other)}]
+
+    return SimpleNamespace(
+        differentiate_unguarded=differentiate, describe_guard=lambda case: " there",
+        zeros=frozenset(), has_vanishing_steps=False, measure_distance=lambda case: distance,
+        displace=lambda case, number, distance: case,
+    )  # fmt: skip
+
+
+def leave_out(*found: Compared) -> Any:
+    known = {each.case.point.number: each for each in found}
+    return leave_out_guarded(lambda case: known[case.point.number], state_subject(), found)
+
+
+def state_right(number: int) -> list[Compared]:
+    return [state_found(100 + k, 1.0) for k in range(number)]
+
+
+def test_what_agrees_with_the_loss_without_its_guard_is_left_out() -> None:
+    found = leave_out(state_found(1, 3.0), *state_right(SEVERAL))
+    assert len(found.compared) == len(found.allowed) == len(found.settled) == SEVERAL
+    assert found.notes[0].startswith("In 1 case a value reaches the limit there, beyond which")
+    assert found.notes[0].endswith("and your gradients agree in 4 others.")
+    assert found.notes[1].startswith("4 of 4 cases could")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [state_found(1, 3.0), *state_right(SEVERAL - 1)],  # too few
+        [state_found(1, 3.0), state_found(2, 3.0), *state_right(SEVERAL)],  # another is wrong
+        [state_found(1, 2.9), *state_right(SEVERAL)],  # neither gradient
+        [state_found(1, 1.0), *state_right(SEVERAL)],
+        [state_found(0, 3.0), *state_right(SEVERAL)],  # the parameters given
+        [state_found(1, 3.0, near=True), *state_right(SEVERAL)],
+    ],
+)
+def test_nothing_else_is_left_out(found: list[Compared]) -> None:
+    assert leave_out(*found) is None
+
+
+def test_another_loss_is_not_excused_by_a_guard() -> None:
+    found = state_found(1, 3.0)
+    values = {"w": np.ones(2), "loss": np.ones(())}
+    wrong = state_compared({**found.submitted, "loss": np.full((), 2.0)}, values, {
+        "w": np.full(2, 1e-9), "loss": np.full((), 1e-9),
+    })._replace(case=found.case)  # fmt: skip
+    assert leave_out(wrong, *state_right(SEVERAL)) is None
+
+
+@pytest.mark.parametrize(("units", "close"), [(0.9, True), (1.1, False)])
+def test_a_gradient_may_differ_by_rounding_from_that_without_the_guard(
+    units: float, close: bool
+) -> None:
+    error = units * (ROUNDING * 2.0**-53 * 3.0 + 1e-15)
+    sharp = state_compared(
+        {"w": np.full(2, 3.0 + error)}, {"w": np.ones(2)}, {"w": np.full(2, 1e-15)}
+    )
+    found = sharp._replace(case=state_found(1, 3.0).case)
+    assert (leave_out(found, *state_right(SEVERAL)) is not None) is close
+
+
+def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
+    assert is_special(state_subject(), state_found(1, 1.0))
+    assert is_special(state_subject(Distance(False, {})), state_found(100, 1.0))
+    ordinary = SimpleNamespace(
+        differentiate_unguarded=lambda case: [], measure_distance=lambda case: None
+    )
+    assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
