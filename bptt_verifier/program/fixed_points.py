@@ -175,9 +175,12 @@ def measure_distance(program: Program, iterations: Sequence[Iteration], params: 
         return Distance(False, {})
     if not chosen:
         return Distance(True, {})
-    continued, later = continue_iterations(program, chosen)
-    moved = forward(continued, params)
     ends = {steps[0] for each in chosen for steps in read[iterations.index(each)]}
+    for most in list_numbers(max(each.steps for each in chosen)):
+        continued, later = continue_iterations(program, chosen, most)
+        moved = forward(continued, params)
+        if all(np.isfinite(moved[later[slot]]).all() for slot in ends):
+            break  # a secant through two equal points has no slope
     apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
     found, limit = backward(program, values), backward(continued, moved)  # (N12)
     with np.errstate(all="ignore"):
@@ -189,6 +192,11 @@ def measure_distance(program: Program, iterations: Sequence[Iteration], params: 
             for name, value in limit.items()
         }
     return Distance(True, distances)
+
+
+def list_numbers(steps: int) -> list[int]:
+    """List numbers of further steps: as many as there are, half of them, and so on down to one."""
+    return [steps >> k for k in range(steps.bit_length())]
 
 
 def overlap(one: Iteration, other: Iteration) -> bool:
@@ -235,17 +243,18 @@ def find_change(value: Any, before: Any) -> float:
 
 
 def continue_iterations(
-    program: Program, iterations: Sequence[Iteration]
+    program: Program, iterations: Sequence[Iteration], most: int
 ) -> tuple[Program, dict[int, int]]:
-    """Repeat the last step of iterations as often as they have steps, before their values are read.
+    """Repeat the last step of iterations before their values are read.
 
-    Also returns the slot in the longer program of each value of a last step.
+    It is repeated as often as an iteration has steps, and no more often than `most`. Also returns
+    the slot in the longer program of each value of a last step.
     """
     flow, operations, used = follow_flow(program), list[Operation](), program.slots
     renamed, ends = dict[int, int](), {each.end: each for each in iterations}
     for number in range(len(program.operations) + 1):
         if number in ends:
-            added, last = repeat_last_step(program, flow, ends[number], renamed, used)
+            added, last = repeat_last_step(program, flow, ends[number], renamed, used, most)
             operations += added
             used += sum(len(each.outputs) for each in added)
             renamed |= last
@@ -258,7 +267,12 @@ def continue_iterations(
 
 
 def repeat_last_step(
-    program: Program, flow: Dataflow, each: Iteration, renamed: Mapping[int, int], used: int
+    program: Program,
+    flow: Dataflow,
+    each: Iteration,
+    renamed: Mapping[int, int],
+    used: int,
+    most: int,
 ) -> tuple[list[Operation], dict[int, int]]:
     """Repeat the last step of an iteration; also returns the last slots by those of the last step.
 
@@ -266,7 +280,7 @@ def repeat_last_step(
     """
     operations, period, added = program.operations, each.period, list[Operation]()
     slots = {number: operations[number].outputs for number in range(each.end)}
-    times = min(each.steps, max(1, UNROLLED // period))
+    times = min(each.steps, most, max(1, UNROLLED // period))
     for number in range(each.end, each.end + times * period):
         model = each.end - period + (number - each.end) % period
         inputs = list[int]()

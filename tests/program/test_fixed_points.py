@@ -19,6 +19,7 @@ from bptt_verifier.program.fixed_points import (
     find_place,
     find_runs,
     is_near,
+    list_numbers,
     measure_distance,
 )
 from bptt_verifier.program.precision import use_float64
@@ -145,8 +146,11 @@ def test_a_continued_iteration_is_the_loss_with_more_steps(state: Any, longer: A
     program, expected = trace_sum(state), trace_sum(longer)
     every = find_iterations(program)
     chosen = [each for each in every if not any(contains(each, other) for other in every)]
-    continued, renamed = continue_iterations(program, chosen)
+    continued, renamed = continue_iterations(program, chosen, 99)
     assert renamed
+    once, _ = continue_iterations(program, chosen, 1)
+    added = len(once.operations) - len(program.operations)
+    assert added == sum(each.period for each in chosen)
     params = {"w": np.array([0.4, 0.9])}
     with use_float64():
         values, right = forward(continued, params), forward(expected, params)
@@ -235,6 +239,23 @@ def test_what_diverges_later_has_no_finite_distance() -> None:
         return z
 
     assert not np.isfinite(measure(grow, [0.5, 1.05]).gradients["w"])
+
+
+def test_fewer_steps_are_added_where_a_converged_iteration_has_no_further_one() -> None:
+    """The line through two points of a secant method that are one has no slope."""
+
+    def take_secants(p: Any, xp: Any) -> Any:
+        before, z = p["w"] * 0 + 1, p["w"] * 0 + 2
+        for _ in range(6):
+            f, g = before**2 - p["w"], z**2 - p["w"]
+            before, z = z, z - g * (z - before) / (g - f)
+        return z
+
+    found = measure(take_secants, [2.0, 3.0])
+    assert found.converged
+    assert 0 < found.gradients["w"] < 1e-3
+    assert list_numbers(6) == [6, 3, 1]
+    assert list_numbers(1) == [1]
 
 
 def test_what_an_unfinished_step_computes_is_no_part_of_the_iteration() -> None:
