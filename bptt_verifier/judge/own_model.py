@@ -18,12 +18,12 @@ from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import CodeRaisedError, copies
 from bptt_verifier.program.fixed_points import (
-    Distance,
     Iteration,
+    Limit,
     contains,
     find_iterations,
+    find_limit,
     find_place,
-    measure_distance,
 )
 from bptt_verifier.program.guards import differentiate_unguarded, find_guards
 from bptt_verifier.program.leaves import Tree
@@ -78,7 +78,7 @@ class OwnSubject(Subject):
         self.precision = np.dtype(np.float32) if model.narrow else None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
-        self.distances = dict[int, tuple[Case, Distance]]()  # by the identity of the case
+        self.limits = dict[int, tuple[Case, Limit]]()  # by the identity of the case
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
@@ -186,16 +186,16 @@ class OwnSubject(Subject):
                 "converges, judge them there: --case 0."
             )
 
-    def measure_distance(self, case: Case) -> Distance | None:
-        """Measure how far the iterations of the loss end from a fixed point; None without any."""
+    def find_limit(self, case: Case) -> Limit | None:
+        """Find the gradients of the fixed points that the loss iterates to; None without any."""
         program, iterations = self.find_iterations(case)
         if program is None or not iterations:
             return None
-        if id(case) not in self.distances:
+        if id(case) not in self.limits:
             with isolate_float64(self.model.loss):
-                distance = measure_distance(program, iterations, widen(case.arguments))
-            self.distances[id(case)] = case, distance
-        return self.distances[id(case)][1]
+                limit = find_limit(program, iterations, widen(case.arguments))
+            self.limits[id(case)] = case, limit
+        return self.limits[id(case)][1]
 
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which a step of an iteration ends, of one that contains no other."""

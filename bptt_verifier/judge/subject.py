@@ -10,7 +10,7 @@ from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
-from bptt_verifier.program.fixed_points import Distance
+from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Curve, Mistake
@@ -154,8 +154,8 @@ class Subject(ABC):
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
-    def measure_distance(self, case: Case) -> Distance | None:
-        """Measure how far the iterations of the loss end from a fixed point; None without any."""
+    def find_limit(self, case: Case) -> Limit | None:
+        """Find the gradients of the fixed points that the loss iterates to; None without any."""
         return None
 
     def describe_iteration(self, case: Case) -> str:

@@ -1,8 +1,8 @@
 """Cases at which an iteration of the user's loss has not reached its fixed point.
 
 A gradient by the implicit function theorem is no derivative of the loss there, and is everywhere
-else. Where an iteration ends near its fixed point, as by a tolerance, such a gradient may differ
-by as much as further steps change autodiff's. Where it is far, the case is left out if all others
+else. Where an iteration ends near its fixed point, as by a tolerance, such a gradient is compared
+with that of the loss with further steps. Where it is far, the case is left out if all others
 agree, and several of them have converged.
 """
 
@@ -14,11 +14,12 @@ import numpy as np
 from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.undecided import count_cases, count_conclusive, find_distance
+from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import compare_all
 
 SEVERAL = 4  # cases in which the iteration has converged, at least
-# What is allowed for the distance of a gradient's largest entry, and what is said beyond.
+# The distance to the fixed point's gradient that is allowed, and that is spoken of: parts of it.
 MOST, SAID = 2.0**-10, 2.0**-4
 
 
@@ -41,7 +42,8 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     the fixed point. The parameters given and those near them are never left out: the gradient is
     wanted there.
     """
-    nearly = {n: widened for n, each in enumerate(compared) if (widened := widen(subject, each))}
+    against = ((n, compare_with_limit(subject, each)) for n, each in enumerate(compared))
+    nearly = {n: each for n, each in against if each is not None}
     left = [number for number, each in enumerate(compared) if is_left_out(subject, each)]
     names = list(dict.fromkeys(name for each in compared for name in each.gradients))
     # What scatters like rounding needs no other excuse.
@@ -57,7 +59,7 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     settled = settle(attempt, subject, allowed, names, ())
     if any(each.fails for each in settled):
         return None
-    notes = [*describe_nearly(subject, [*nearly.values()])]
+    notes = [*describe_nearly(subject, [(compared[n], each) for n, each in nearly.items()])]
     if left:
         agreeing = sum(each.agrees and has_converged(subject, each) is True for each in settled)
         if agreeing < SEVERAL:
@@ -72,32 +74,36 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     return Kept([compared[number] for number in kept], allowed, settled, tuple(notes))
 
 
-def widen(subject: Subject, found: Compared, most: float = MOST) -> Compared | None:
-    """Allow for the distance to the fixed points; None where that is not why a case disagrees."""
+def compare_with_limit(subject: Subject, found: Compared, most: float = MOST) -> Compared | None:
+    """Compare with the gradients of the fixed points; None where that explains nothing."""
     if not list_failing(found):
         return None
-    distance = subject.measure_distance(found.case)
-    if distance is None or not is_small(distance.gradients, found, most):
+    limit = subject.find_limit(found.case)
+    if limit is None or not limit.gradients or not is_near(limit, found, most):
         return None
-    allowed = {n: v + distance.gradients.get(n, 0.0) for n, v in found.allowed.items()}
-    comparisons = compare_all(found.submitted, found.values, allowed)
-    widened = found._replace(allowed=allowed, comparisons=comparisons)
-    return None if list_failing(widened) else widened
+    values, allowed = found.values | limit.gradients, dict(found.allowed)
+    for name, value in limit.gradients.items():
+        away = limit.uncertain * np.max(np.abs(value), initial=0.0)
+        allowed[name] = found.allowed.get(name, 0.0) + away
+    comparisons = compare_all(found.submitted, values, allowed)
+    compared = found._replace(values=values, allowed=allowed, comparisons=comparisons)
+    return None if list_failing(compared) else compared
 
 
-def is_small(distances: dict[str, float], found: Compared, most: float = MOST) -> bool:
-    """Tell whether a fixed point is near: its gradients differ by little from those of the loss."""
-    return all(
-        away <= most * np.max(np.abs(found.values[name]), initial=0.0)
-        for name, away in distances.items()
+def is_near(limit: Limit, found: Compared, most: float = MOST) -> bool:
+    """Tell whether the gradients of the fixed points are nearly those of the loss."""
+    return limit.uncertain <= most and all(
+        np.max(np.abs(value - found.values[name]), initial=0.0)
+        <= most * np.max(np.abs(found.values[name]), initial=0.0)
+        for name, value in limit.gradients.items()
         if name in found.values
     )
 
 
 def has_converged(subject: Subject, found: Compared) -> bool | None:
     """Tell whether the iterations of the loss end near their fixed points; None without any."""
-    distance = subject.measure_distance(found.case)
-    return None if distance is None else distance.converged and is_small(distance.gradients, found)
+    limit = subject.find_limit(found.case)
+    return None if limit is None else limit.converged and is_near(limit, found)
 
 
 def is_left_out(subject: Subject, found: Compared) -> bool:
@@ -110,35 +116,39 @@ def is_left_out(subject: Subject, found: Compared) -> bool:
     return bool(found.case.point.number and not found.case.point.near)
 
 
-def describe_nearly(subject: Subject, nearly: Sequence[Compared]) -> list[str]:
-    """Describe how far gradients are from the derivative of a loss that ends its steps early."""
+def describe_nearly(subject: Subject, nearly: Sequence[tuple[Compared, Compared]]) -> list[str]:
+    """Describe how far fixed points are, from comparisons with the loss and with them."""
     if not nearly:
         return []
-    away = max(find_distance(found, name) for found in nearly for name in found.gradients)
+    away = max(measure_apart(*each) for each in nearly)
     return [
         f"In {count_cases(len(nearly))} the iteration of your "
-        f"loss{subject.describe_iteration(nearly[0].case)} ends before rounding would end it. Your "
-        f"gradients differ there from its derivative by up to {away:.2g} of their largest entry; "
-        "that is no more than further steps may change, and is taken for the gradient of the fixed "
-        "point."
+        f"loss{subject.describe_iteration(nearly[0][0].case)} ends before rounding would end it. "
+        "Your gradients are compared there with those of its fixed point, which differ from the "
+        f"derivative of the loss by up to {away:.2g} of their largest entry."
     ]
 
 
-def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
-    """Say so where the distance to a fixed point explains what disagrees at the parameters given.
+def measure_apart(found: Compared, limit: Compared) -> float:
+    """Measure how far gradients of a fixed point are from those of the loss, relative to these."""
+    return max(find_distance(found._replace(submitted=limit.values), n) for n in found.gradients)
 
-    It is too large there to be allowed.
+
+def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
+    """Say so where gradients are those of a fixed point that the loss is too far from.
+
+    That is said of the parameters given.
     """
     given = [found for found in compared if not subject.may_be_outside(found.case)]
-    if not any(widen(subject, found, SAID) for found in given):
+    against = [(found, compare_with_limit(subject, found, SAID)) for found in given]
+    early = [(found, limit) for found, limit in against if limit is not None]
+    if not early:
         return []
-    away = max(find_distance(found, name) for found in given for name in found.gradients)
     return [
         "At the parameters given, the iteration of your "
-        f"loss{subject.describe_iteration(given[0].case)} ends far from its fixed point: your "
-        f"gradients differ by up to {away:.2g} of their largest entry from the derivative of the "
-        "loss, and further steps may change that by more. If they are gradients of the fixed "
-        "point, let the loss take more steps."
+        f"loss{subject.describe_iteration(early[0][0].case)} ends far from its fixed point, whose "
+        f"gradients differ from the derivative of the loss by {measure_apart(*early[0]):.2g} of "
+        "their largest entry. Yours may be those of the fixed point: let the loss take more steps."
     ]
 
 

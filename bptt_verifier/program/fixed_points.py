@@ -21,7 +21,7 @@ LONG = 3  # steps of an iteration that should have converged, at least
 # The last step of an iteration that converges moves what is read of it by at most this part of the
 # largest value that it has had.
 NEAR = 2.0**-4
-# An implicit gradient may have this many times the relative distance of the values that it reads.
+# An implicit gradient may err by this many times the relative error of the values that it reads.
 SECOND_DERIVATIVES = 16
 
 
@@ -38,14 +38,17 @@ class Iteration(NamedTuple):
         return (self.end - self.start) // self.period
 
 
-class Distance(NamedTuple):
-    """How far iterations end from their fixed points, by the gradients that they change.
+class Limit(NamedTuple):
+    """The gradients of the fixed points of iterations, as many as there are.
 
-    Where one of many steps has not converged, `converged` is false, and the gradients are nothing.
+    A gradient that is computed at the last values, and not at the fixed points, is `uncertain` by
+    this part of its largest entry. Where one of several steps has not converged, `converged` is
+    false, and there are no gradients.
     """
 
     converged: bool
-    gradients: dict[str, float]
+    gradients: dict[str, Array]
+    uncertain: float = 0.0
 
 
 class Dataflow(NamedTuple):
@@ -156,8 +159,8 @@ def find_place(program: Program, each: Iteration) -> tuple[Place, ...]:
     return producer[read[-1][0]].where if read else ()
 
 
-def measure_distance(program: Program, iterations: Sequence[Iteration], params: Params) -> Distance:
-    """Measure how far the iterations of a loss end from their fixed points at these parameters.
+def find_limit(program: Program, iterations: Sequence[Iteration], params: Params) -> Limit:
+    """Find the gradients where all iterations of a loss have reached their fixed points.
 
     Those inside of others come first: where they converge, what repeats them is no iteration. One
     that does not may be a part of a step that does.
@@ -172,9 +175,9 @@ def measure_distance(program: Program, iterations: Sequence[Iteration], params: 
         elif each.steps >= LONG and not any(contains(each, other) for other in iterations):
             far.append(each)
     if any(not any(contains(other, each) for other in chosen) for each in far):
-        return Distance(False, {})
+        return Limit(False, {})
     if not chosen:
-        return Distance(True, {})
+        return Limit(True, {})
     ends = {steps[0] for each in chosen for steps in read[iterations.index(each)]}
     for most in list_numbers(max(each.steps for each in chosen)):
         continued, later = continue_iterations(program, chosen, most)
@@ -182,16 +185,8 @@ def measure_distance(program: Program, iterations: Sequence[Iteration], params: 
         if all(np.isfinite(moved[later[slot]]).all() for slot in ends):
             break  # a secant through two equal points has no slope
     apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
-    found, limit = backward(program, values), backward(continued, moved)  # (N12)
-    with np.errstate(all="ignore"):
-        distances = {
-            name: float(
-                np.max(np.abs(found[name] - value), initial=0.0)
-                + SECOND_DERIVATIVES * apart * np.max(np.abs(value), initial=0.0)
-            )
-            for name, value in limit.items()
-        }
-    return Distance(True, distances)
+    gradients = {name: value[0] for name, value in backward(continued, moved).items()}
+    return Limit(True, gradients, SECOND_DERIVATIVES * apart)  # (N12)
 
 
 def list_numbers(steps: int) -> list[int]:

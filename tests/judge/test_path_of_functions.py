@@ -12,7 +12,7 @@ from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected, Submission
 from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.program.attempt import copies
-from bptt_verifier.program.fixed_points import Distance
+from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Mistake, Report
@@ -324,7 +324,7 @@ def begin_iteration(values: Sequence[float]) -> SubjectJudgement:
     """The judgement of a wrong loss at 2, where the iteration of the loss has not converged."""
     cases = [case_at(value)._replace(point=Point(number)) for number, value in enumerate(values, 1)]
     judgement = begin(wrong_loss_at_two, cases)
-    judgement.subject.measure_distance = lambda case: Distance(  # type: ignore[method-assign]
+    judgement.subject.find_limit = lambda case: Limit(  # type: ignore[method-assign]
         bool(case.arguments["w"][0] != 2), {}
     )
     return judgement

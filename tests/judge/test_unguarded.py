@@ -11,7 +11,7 @@ from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.judge.unguarded import ROUNDING, is_special, leave_out_guarded
 from bptt_verifier.judge.verify import verify_own_model
-from bptt_verifier.program.fixed_points import Distance
+from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Verdict
@@ -74,7 +74,7 @@ def state_found(number: int, submitted: float, near: bool = False) -> Compared:
     return found._replace(case=found.case._replace(point=Point(number, near=near)))
 
 
-def state_subject(distance: Any = None, unguarded: float = 3.0) -> Any:
+def state_subject(limit: Any = None, unguarded: float = 3.0) -> Any:
     """A loss whose gradient without the guard is that at case 1, and its own elsewhere."""
 
     def differentiate(case: Any) -> Any:
@@ -83,7 +83,7 @@ def state_subject(distance: Any = None, unguarded: float = 3.0) -> Any:
 
     return SimpleNamespace(
         differentiate_unguarded=differentiate, describe_guard=lambda case: " there",
-        zeros=frozenset(), has_vanishing_steps=False, measure_distance=lambda case: distance,
+        zeros=frozenset(), has_vanishing_steps=False, find_limit=lambda case: limit,
         displace=lambda case, number, distance: case,
     )  # fmt: skip
 
@@ -143,8 +143,8 @@ def test_a_gradient_may_differ_by_rounding_from_that_without_the_guard(
 
 def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
     assert is_special(state_subject(), state_found(1, 1.0))
-    assert is_special(state_subject(Distance(False, {})), state_found(100, 1.0))
+    assert is_special(state_subject(Limit(False, {})), state_found(100, 1.0))
     ordinary = SimpleNamespace(
-        differentiate_unguarded=lambda case: [], measure_distance=lambda case: None
+        differentiate_unguarded=lambda case: [], find_limit=lambda case: None
     )
     assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
