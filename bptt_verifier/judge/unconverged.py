@@ -14,7 +14,7 @@ import numpy as np
 from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.undecided import count_cases, count_conclusive, find_distance
-from bptt_verifier.program.fixed_points import Limit
+from bptt_verifier.program.fixed_points import SECOND_DERIVATIVES, Limit
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import compare_all
 
@@ -144,11 +144,15 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     early = [(found, limit) for found, limit in against if limit is not None]
     if not early:
         return []
+    found, limit = early[0]
+    reached = subject.find_limit(found.case)
+    moved = 0.0 if reached is None else reached.uncertain / SECOND_DERIVATIVES
     return [
         "At the parameters given, the iteration of your "
-        f"loss{subject.describe_iteration(early[0][0].case)} ends far from its fixed point, whose "
-        f"gradients differ from the derivative of the loss by {measure_apart(*early[0]):.2g} of "
-        "their largest entry. Yours may be those of the fixed point: let the loss take more steps."
+        f"loss{subject.describe_iteration(found.case)} ends before its fixed point: with further "
+        f"steps its values change by {moved:.2g} of the largest, and the gradients of the loss by "
+        f"{measure_apart(found, limit):.2g}. Yours may be those of the fixed point: let the loss "
+        "take more steps."
     ]
 
 

@@ -302,8 +302,8 @@ def test_the_gradient_of_a_fixed_point_is_near_that_of_the_loss() -> None:
     subject = state_subject({0: state_limit(1 + 2 * MOST)})
     failing = state_found(0, fails=True, error=2 * MOST)
     (said,) = describe_early(subject, [failing])
-    assert "the iteration of your loss there ends far from its fixed point, whose" in said
-    assert "from the derivative of the loss by 0.002 of their largest entry" in said
+    assert "the iteration of your loss there ends before its fixed point: with further" in said
+    assert "change by 6.2e-14 of the largest, and the gradients of the loss by 0.002. Yours" in said
     assert describe_early(state_subject({0: NEAR}), [failing]) == []
     beyond = state_found(0, fails=True, error=0.1)
     assert describe_early(state_subject({0: state_limit(1.1)}), [beyond]) == []
