@@ -134,7 +134,13 @@ def test_answers_are_the_same_number_by_number() -> None:
     ("gradients", "verdict", "names"),
     [
         (read_states, Verdict.AGREES, []),
-        (read_twice_the_states, Verdict.DISAGREES, ["factor-missing"]),
+        pytest.param(
+            read_twice_the_states,
+            Verdict.DISAGREES,
+            ["factor-missing"],
+            marks=pytest.mark.rest,
+            id="twice",
+        ),
     ],
 )
 def test_a_report_says_that_the_loss_is_called_first(

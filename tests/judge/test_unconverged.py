@@ -154,7 +154,7 @@ def verify_step(tolerance: float, factor: float) -> Any:
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("tolerance", [1e-6, 1e-7])
+@pytest.mark.parametrize("tolerance", [pytest.param(1e-6, marks=pytest.mark.slow), 1e-7])
 def test_the_gradient_of_a_fixed_point_is_right_where_a_tolerance_ends_the_iteration(
     tolerance: float,
 ) -> None:
@@ -167,7 +167,7 @@ def test_the_gradient_of_a_fixed_point_is_right_where_a_tolerance_ends_the_itera
     assert not any("scatter like rounding" in note for note in report.notes)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(("tolerance", "factor"), [(1e-9, 1 + 1e-3), (1e-5, 1.01)])
 def test_more_than_further_steps_change_is_wrong(tolerance: float, factor: float) -> None:
     report = verify_step(tolerance, factor)
@@ -175,7 +175,7 @@ def test_more_than_further_steps_change_is_wrong(tolerance: float, factor: float
     assert "ends before rounding" not in str(report)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_the_report_says_so_where_too_few_steps_are_taken_at_the_parameters_given() -> None:
     matrix, vector = np.diag([2.0, 1.2, 0.5]), np.ones(3) / 3**0.5
 

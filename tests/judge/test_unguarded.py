@@ -47,7 +47,7 @@ def test_cases_are_left_out_in_which_a_value_reaches_the_guard() -> None:
     assert report.cases == 24 - int(said.split()[1])
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_another_mistake_is_found_beside_a_guard_that_is_left_out() -> None:
     report = verify_own_model(lambda p: gradients(p, masked=False), loss, PARAMS, timeout=20)
     assert report.verdict is Verdict.DISAGREES
