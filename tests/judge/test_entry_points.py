@@ -135,7 +135,8 @@ def test_an_own_model_is_judged_at_its_cases(
     assert given == (loss, params)
     assert (options["seed"], options["cases"], options["progress"](1, 2)) == (0, CASES, None)
     function, own, name, progress, timeout = judged[0]
-    assert (function, own, name, timeout) == (gradients, ("model", gradients), "your model", None)
+    asked = "model", gradients, loss
+    assert (function, own, name, timeout) == (gradients, asked, "your model", None)
     assert progress is options["progress"]
     assert report.command == "verify_own_model(gradients, loss, params, seed=0)"
     report = verify_own_model(gradients, loss, params, cases=2, seed=3, subject="mine")
