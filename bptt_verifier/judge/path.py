@@ -386,8 +386,10 @@ class SubjectJudgement(Judgement):
             said = (*describe_raised(self.raised), "Nothing could be compared.")
             return self.report(Verdict.INCONCLUSIVE, notes=said)
         excusing = self.attempt, self.subject, compared
-        kept = allow_unconverged(*excusing) or leave_out_guarded(*excusing)
-        if kept is None and self.differs is not None:
+        kept = allow_unconverged(*excusing)
+        if kept is None or kept.fails:
+            kept = leave_out_guarded(*excusing) or kept
+        if self.differs is not None and (kept is None or kept.fails):
             return self.report(Verdict.DISAGREES, self.differs)
         if kept is None:
             settled = self.settle(compared)

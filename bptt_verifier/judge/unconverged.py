@@ -34,17 +34,23 @@ class Kept(NamedTuple):
     settled: list[Compared]
     notes: tuple[str, ...]
 
+    @property
+    def fails(self) -> bool:
+        """True if one of the cases that are kept disagrees."""
+        return any(each.fails for each in self.settled)
+
 
 def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compared]) -> Kept | None:
     """Allow for iterations that end before their fixed points, or leave cases out.
 
-    None where there is no such case, where another one disagrees, and where few show a gradient of
-    the fixed point. The parameters given and those near them are never left out: the gradient is
-    wanted there.
+    None where there is no such case, and where few show a gradient of the fixed point. The
+    parameters given and those near them are never left out: the gradient is wanted there. Nor is
+    anything where another case disagrees.
     """
     against = ((n, compare_with_limit(subject, each)) for n, each in enumerate(compared))
     nearly = {n: each for n, each in against if each is not None}
-    left = [number for number, each in enumerate(compared) if is_left_out(subject, each)]
+    others = [number for number in range(len(compared)) if number not in nearly]
+    left = [n for n in others if is_left_out(subject, compared[n], brief=bool(nearly))]
     names = list(dict.fromkeys(name for each in compared for name in each.gradients))
     # What scatters like rounding needs no other excuse.
     doubtful = [*nearly, *left]
@@ -54,24 +60,27 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     left = [n for n in left if n not in explained]
     if not nearly and not left:
         return None
-    kept = [number for number in range(len(compared)) if number not in left]
-    allowed = [nearly.get(number, compared[number]) for number in kept]
+    allowed = [nearly.get(number, each) for number, each in enumerate(compared)]
     settled = settle(attempt, subject, allowed, names, ())
-    if any(each.fails for each in settled):
-        return None
-    notes = [*describe_nearly(subject, [(compared[n], each) for n, each in nearly.items()])]
+    said = describe_nearly(subject, [(compared[n], each) for n, each in nearly.items()])
+    kept = [number for number in range(len(compared)) if number not in left]
+    if any(settled[number].fails for number in kept):  # all are evidence then
+        return Kept([*compared], allowed, settled, tuple(said)) if nearly else None
+    rest = [settled[number] for number in kept]
     if left:
-        agreeing = sum(each.agrees and has_converged(subject, each) is True for each in settled)
+        agreeing = sum(each.agrees and has_converged(subject, each) is True for each in rest)
         if agreeing < SEVERAL:
             return None
-        notes.append(
+        brief = any(has_converged(subject, compared[number]) is None for number in left)
+        said.append(
             f"In {count_cases(len(left))} the iteration of your "
-            f"loss{subject.describe_iteration(compared[left[0]].case)} has not converged, so that "
-            "a gradient of its fixed point is no derivative of the loss: what disagrees there was "
-            f"left out, and your gradients agree in {agreeing} cases in which it has converged."
+            f"loss{subject.describe_iteration(compared[left[0]].case)} has not "
+            f"converged{', or takes too few steps to tell' * brief}, so that a gradient of its "
+            "fixed point is no derivative of the loss: what disagrees there was left out, and your "
+            f"gradients agree in {agreeing} cases in which it has converged."
         )
-        notes += count_telling(subject, settled)
-    return Kept([compared[number] for number in kept], allowed, settled, tuple(notes))
+        said += count_telling(subject, rest)
+    return Kept([compared[n] for n in kept], [allowed[n] for n in kept], rest, tuple(said))
 
 
 def compare_with_limit(subject: Subject, found: Compared, most: float = MOST) -> Compared | None:
@@ -106,12 +115,16 @@ def has_converged(subject: Subject, found: Compared) -> bool | None:
     return None if limit is None else limit.converged and is_near(limit, found)
 
 
-def is_left_out(subject: Subject, found: Compared) -> bool:
+def is_left_out(subject: Subject, found: Compared, *, brief: bool = False) -> bool:
     """Tell whether a case disagrees, is far from what was given, and has not converged.
 
-    The loss of a fixed point that is found in another way is another one there, too.
+    With `brief`, also one at which no steps repeat, since the iteration has too few there. The loss
+    of a fixed point that is found in another way is another one there, too.
     """
-    if not list_failing(found) or has_converged(subject, found) is not False:
+    if not list_failing(found):
+        return False
+    converged = has_converged(subject, found)
+    if converged or (converged is None and not brief):
         return False
     return bool(found.case.point.number and not found.case.point.near)
 

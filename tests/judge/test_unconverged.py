@@ -338,3 +338,27 @@ def test_nothing_is_left_out_where_another_case_disagrees() -> None:
     wrong = state_found(2, fails=True), NEAR
     left = state_found(1, fails=True), FAR
     assert allow(left, wrong, *state_right(SEVERAL)) is None
+
+
+def test_what_is_nearly_a_fixed_point_is_no_evidence_beside_what_disagrees() -> None:
+    nearly = state_found(0, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    wrong, left = (state_found(2, fails=True), NEAR), (state_found(3, fails=True), FAR)
+    found = allow(nearly, wrong, left, *state_right(SEVERAL))
+    assert found.fails
+    assert [each.fails for each in found.settled[:3]] == [False, True, True]
+    assert len(found.compared) == 3 + SEVERAL
+    (said,) = found.notes
+    assert "ends before rounding would end it" in said
+
+
+def test_too_few_steps_to_repeat_are_left_out_beside_what_is_nearly_a_fixed_point() -> None:
+    nearly = state_found(0, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    brief = state_found(1, fails=True), None
+    found = allow(nearly, brief, *state_right(SEVERAL))
+    assert not found.fails
+    assert len(found.compared) == 1 + SEVERAL
+    assert "has not converged, or takes too few steps to tell, so that" in found.notes[1]
+    assert "in 5 cases in which" in found.notes[1]
+    given = state_found(0, fails=True), None
+    near = state_found(5, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    assert allow(near, given, *state_right(SEVERAL)).fails
