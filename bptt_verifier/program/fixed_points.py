@@ -131,9 +131,24 @@ def follow_steps(
         # Only the first step may read what no step before it has computed.
         starting = [k for k in range(first, last) if reads[k] == STARTING]
         begin = max([first + start, done, *(k + start - period + 1 for k in starting[-1:])])
-        if last + start - begin >= period:
-            done = last + start + period
-            yield Iteration(begin, done, period)
+        found = Iteration(begin, last + start + period, period)
+        if last + start - begin >= period and reads_itself(program, flow, found):
+            done = found.end
+            yield found
+
+
+def reads_itself(program: Program, flow: Dataflow, each: Iteration) -> bool:
+    """Tell whether what differs between the last two steps was computed by the run itself.
+
+    A loop over the states of another one, whose steps are as long, reads each at the same distance.
+    """
+    operations, last = program.operations, range(each.end - each.period, each.end)
+    pairs = ((operations[k - each.period].inputs, operations[k].inputs) for k in last)
+    return all(
+        flow.are_same(before, after) or flow.producer[after] >= each.start
+        for one, other in pairs
+        for before, after in zip(one, other, strict=True)
+    )
 
 
 def compare_operands(program: Program, flow: Dataflow, number: int, period: int) -> int:

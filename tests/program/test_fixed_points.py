@@ -68,6 +68,17 @@ def solve_twice(p: Any, xp: Any) -> Any:
     return total
 
 
+def read_states(p: Any, xp: Any) -> Any:
+    """The second loop has steps as long as those of the first, whose states it reads."""
+    h, states, total = X, [], xp.zeros(2)
+    for x in DATA[:6]:
+        h = xp.tanh(p["w"] * h + x)
+        states.append(h)
+    for h in states:
+        total = total + p["w"] * xp.sin(h)
+    return total
+
+
 def take_newton_steps(p: Any, xp: Any, inner: int = 6, outer: int = 3) -> Any:
     """Implicit Euler for x' = −w x³, without an operation between the inner iterations."""
     x = X
@@ -112,10 +123,11 @@ def trace_sum(state: Callable[[Any, Any], Any]) -> Program:
         (remember_two, [18]),
         (take_newton_steps, [5, 6, 6]),
         (read_data, []),
+        (read_states, []),
         (read_parameters, [19]),  # of two alternating lines
         (lambda p, xp: p["w"], []),
     ],
-    ids="constants parameters once two memory nested data alternating none".split(),
+    ids="constants parameters once two memory nested data states alternating none".split(),
 )
 def test_an_iteration_repeats_one_step_on_what_it_has_computed(state: Any, steps: Any) -> None:
     program = trace_sum(state)
