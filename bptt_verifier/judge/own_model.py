@@ -30,6 +30,7 @@ from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case, Loss
@@ -78,6 +79,7 @@ class OwnSubject(Subject):
         self.precision = np.dtype(np.float32) if model.narrow else None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
+        self.iterated = set[tuple[Place, ...]]()  # the places of all of them
         self.limits = dict[int, tuple[Case, Limit]]()  # by the identity of the case
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
@@ -197,6 +199,16 @@ class OwnSubject(Subject):
             self.limits[id(case)] = case, limit
         return self.limits[id(case)][1]
 
+    def takes_single_step(self, case: Case) -> bool:
+        """Tell whether the loss takes a step of an iteration at a case, and repeats none.
+
+        That is on a path on which operations stand where those of iterations do on other paths.
+        """
+        program, iterations = self.find_iterations(case)
+        if program is None or iterations:
+            return False
+        return any(each.where in self.iterated for each in program.operations if each.where)
+
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which a step of an iteration ends, of one that contains no other."""
         program, iterations = self.find_iterations(case)
@@ -213,6 +225,8 @@ class OwnSubject(Subject):
         known = self.iterations.get(id(program))
         if known is None:
             known = self.iterations[id(program)] = find_iterations(program)
+            for each in known:
+                self.iterated |= {o.where for o in program.operations[each.start : each.end]}
         return program, known
 
     def differentiate_unguarded(self, case: Case) -> list[dict[str, Array]]:

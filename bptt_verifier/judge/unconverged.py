@@ -75,7 +75,7 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
         said.append(
             f"In {count_cases(len(left))} the iteration of your "
             f"loss{subject.describe_iteration(compared[left[0]].case)} has not "
-            f"converged{', or takes too few steps to tell' * brief}, so that a gradient of its "
+            f"converged{', or takes a single step' * brief}, so that a gradient of its "
             "fixed point is no derivative of the loss: what disagrees there was left out, and your "
             f"gradients agree in {agreeing} cases in which it has converged."
         )
@@ -118,13 +118,15 @@ def has_converged(subject: Subject, found: Compared) -> bool | None:
 def is_left_out(subject: Subject, found: Compared, *, brief: bool = False) -> bool:
     """Tell whether a case disagrees, is far from what was given, and has not converged.
 
-    With `brief`, also one at which no steps repeat, since the iteration has too few there. The loss
-    of a fixed point that is found in another way is another one there, too.
+    With `brief`, also one at which the iteration takes a single step. The loss of a fixed point
+    that is found in another way is another one there, too.
     """
     if not list_failing(found):
         return False
     converged = has_converged(subject, found)
-    if converged or (converged is None and not brief):
+    if converged is None:
+        converged = not (brief and subject.takes_single_step(found.case))
+    if converged:
         return False
     return bool(found.case.point.number and not found.case.point.near)
 

@@ -215,8 +215,9 @@ def state_limit(value: float, uncertain: float = 1e-12) -> Limit:
     return Limit(True, {"w": np.full(2, value)}, uncertain)
 
 
-def state_subject(known: dict[int, Limit | None]) -> Any:
+def state_subject(known: dict[int, Limit | None], single: bool = True) -> Any:
     return SimpleNamespace(
+        takes_single_step=lambda case: single,
         find_limit=lambda case: known[case.point.number], zeros=frozenset(),
         describe_iteration=lambda case: " there", has_vanishing_steps=False,
         may_be_outside=lambda case: case.point.number != 0,
@@ -224,13 +225,13 @@ def state_subject(known: dict[int, Limit | None]) -> Any:
     )  # fmt: skip
 
 
-def allow(*found: tuple[Compared, Limit | None], attempt: Any = None) -> Any:
+def allow(*found: tuple[Compared, Limit | None], attempt: Any = None, single: bool = True) -> Any:
     """What is allowed in cases of which it is known how far from a fixed point they end."""
     known = {each.case.point.number: limit for each, limit in found}
     every = {each.case.point.number: each for each, _ in found}
     return allow_unconverged(
         attempt or (lambda case: every[case.point.number]),
-        state_subject(known),
+        state_subject(known, single),
         [each for each, _ in found],
     )
 
@@ -357,8 +358,35 @@ def test_too_few_steps_to_repeat_are_left_out_beside_what_is_nearly_a_fixed_poin
     found = allow(nearly, brief, *state_right(SEVERAL))
     assert not found.fails
     assert len(found.compared) == 1 + SEVERAL
-    assert "has not converged, or takes too few steps to tell, so that" in found.notes[1]
+    assert "has not converged, or takes a single step, so that" in found.notes[1]
     assert "in 5 cases in which" in found.notes[1]
+    elsewhere = allow(nearly, brief, *state_right(SEVERAL), single=False)
+    assert elsewhere.fails  # on a path without the iteration
     given = state_found(0, fails=True), None
     near = state_found(5, fails=True, error=1e-4), state_limit(1 + 1e-4)
     assert allow(near, given, *state_right(SEVERAL)).fails
+
+
+def test_a_single_step_is_one_at_the_place_of_an_iteration() -> None:
+    """A closed form on another path is none: mistakes in it are seen."""
+
+    def solve_in_pieces(p: Any) -> Any:
+        a = p["a"]
+        if np.sum(a) < 0:
+            return np.sum(np.exp(a))
+        z = a
+        for _ in range(2 if np.sum(a) < 4 else 1):
+            z = z - (z**2 - a) / (2 * z)
+        return np.sum(z)
+
+    own = OwnSubject(prepare(solve_in_pieces, {"a": np.ones(2)}, cases=1))
+    given = own.model.make_case(Point(0))
+
+    def move(value: float) -> Any:
+        return given._replace(arguments={"a": np.full(2, value)})
+
+    assert not own.takes_single_step(move(3.0))  # no iteration is known yet
+    assert own.find_limit(given) is not None
+    assert not own.takes_single_step(given)
+    assert own.takes_single_step(move(3.0))
+    assert not own.takes_single_step(move(-1.0))
