@@ -199,15 +199,18 @@ class OwnSubject(Subject):
             self.limits[id(case)] = case, limit
         return self.limits[id(case)][1]
 
-    def takes_single_step(self, case: Case) -> bool:
-        """Tell whether the loss takes a step of an iteration at a case, and repeats none.
+    def find_iterated(self, case: Case) -> frozenset[Any]:
+        """Find the places of the operations in iterations of the loss, on its path at a case.
 
-        That is on a path on which operations stand where those of iterations do on other paths.
+        Where none repeats a step there, those that stand where iterations do on other paths.
         """
         program, iterations = self.find_iterations(case)
-        if program is None or iterations:
-            return False
-        return any(each.where in self.iterated for each in program.operations if each.where)
+        if program is None:
+            return frozenset()
+        runs = [program.operations[each.start : each.end] for each in iterations]
+        if runs:
+            return frozenset(each.where for run in runs for each in run)
+        return frozenset(each.where for each in program.operations) & self.iterated
 
     def describe_iteration(self, case: Case) -> str:
         """Describe the line at which a step of an iteration ends, of one that contains no other."""
@@ -226,7 +229,9 @@ class OwnSubject(Subject):
         if known is None:
             known = self.iterations[id(program)] = find_iterations(program)
             for each in known:
-                self.iterated |= {o.where for o in program.operations[each.start : each.end]}
+                self.iterated |= {
+                    o.where for o in program.operations[each.start : each.end] if o.where
+                }
         return program, known
 
     def differentiate_unguarded(self, case: Case) -> list[dict[str, Array]]:

@@ -158,9 +158,9 @@ class Subject(ABC):
         """Find the gradients of the fixed points that the loss iterates to; None without any."""
         return None
 
-    def takes_single_step(self, case: Case) -> bool:
-        """Tell whether the loss takes a step of an iteration at a case, and repeats none."""
-        return False
+    def find_iterated(self, case: Case) -> frozenset[Any]:
+        """Find the places of the operations in iterations of the loss at a case."""
+        return frozenset()
 
     def describe_iteration(self, case: Case) -> str:
         """Describe where an iteration of the loss is; empty where that is not known."""

@@ -68,8 +68,12 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
         return Kept([*compared], allowed, settled, tuple(said)) if nearly else None
     rest = [settled[number] for number in kept]
     if left:
-        agreeing = sum(each.agrees and has_converged(subject, each) is True for each in rest)
-        if agreeing < SEVERAL:
+        converged = [each for each in rest if each.agrees and has_converged(subject, each)]
+        known = frozenset().union(*(subject.find_iterated(each.case) for each in converged))
+        agreeing = len(converged)
+        if agreeing < SEVERAL or not all(
+            subject.find_iterated(compared[n].case) <= known for n in left
+        ):  # a loop on another path may be none
             return None
         brief = any(has_converged(subject, compared[number]) is None for number in left)
         said.append(
@@ -125,7 +129,7 @@ def is_left_out(subject: Subject, found: Compared, *, brief: bool = False) -> bo
         return False
     converged = has_converged(subject, found)
     if converged is None:
-        converged = not (brief and subject.takes_single_step(found.case))
+        converged = not (brief and subject.find_iterated(found.case))
     if converged:
         return False
     return bool(found.case.point.number and not found.case.point.near)
@@ -155,7 +159,8 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     That is said of the parameters given.
     """
     given = [found for found in compared if not subject.may_be_outside(found.case)]
-    against = [(found, compare_with_limit(subject, found, SAID)) for found in given]
+    beyond = [found for found in given if compare_with_limit(subject, found) is None]
+    against = [(found, compare_with_limit(subject, found, SAID)) for found in beyond]
     early = [(found, limit) for found, limit in against if limit is not None]
     if not early:
         return []

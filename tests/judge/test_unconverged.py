@@ -215,9 +215,10 @@ def state_limit(value: float, uncertain: float = 1e-12) -> Limit:
     return Limit(True, {"w": np.full(2, value)}, uncertain)
 
 
-def state_subject(known: dict[int, Limit | None], single: bool = True) -> Any:
+def state_subject(known: dict[int, Limit | None], iterated: Any = None) -> Any:
+    places = iterated or (lambda number: {"there"})
     return SimpleNamespace(
-        takes_single_step=lambda case: single,
+        find_iterated=lambda case: frozenset(places(case.point.number)),
         find_limit=lambda case: known[case.point.number], zeros=frozenset(),
         describe_iteration=lambda case: " there", has_vanishing_steps=False,
         may_be_outside=lambda case: case.point.number != 0,
@@ -225,13 +226,13 @@ def state_subject(known: dict[int, Limit | None], single: bool = True) -> Any:
     )  # fmt: skip
 
 
-def allow(*found: tuple[Compared, Limit | None], attempt: Any = None, single: bool = True) -> Any:
+def allow(*found: tuple[Compared, Limit | None], attempt: Any = None, iterated: Any = None) -> Any:
     """What is allowed in cases of which it is known how far from a fixed point they end."""
     known = {each.case.point.number: limit for each, limit in found}
     every = {each.case.point.number: each for each, _ in found}
     return allow_unconverged(
         attempt or (lambda case: every[case.point.number]),
-        state_subject(known, single),
+        state_subject(known, iterated),
         [each for each, _ in found],
     )
 
@@ -360,7 +361,12 @@ def test_too_few_steps_to_repeat_are_left_out_beside_what_is_nearly_a_fixed_poin
     assert len(found.compared) == 1 + SEVERAL
     assert "has not converged, or takes a single step, so that" in found.notes[1]
     assert "in 5 cases in which" in found.notes[1]
-    elsewhere = allow(nearly, brief, *state_right(SEVERAL), single=False)
+    elsewhere = allow(
+        nearly,
+        brief,
+        *state_right(SEVERAL),
+        iterated=lambda number: {"there"} if number != 1 else set(),
+    )
     assert elsewhere.fails  # on a path without the iteration
     given = state_found(0, fails=True), None
     near = state_found(5, fails=True, error=1e-4), state_limit(1 + 1e-4)
@@ -385,8 +391,17 @@ def test_a_single_step_is_one_at_the_place_of_an_iteration() -> None:
     def move(value: float) -> Any:
         return given._replace(arguments={"a": np.full(2, value)})
 
-    assert not own.takes_single_step(move(3.0))  # no iteration is known yet
+    assert own.find_iterated(move(3.0)) == frozenset()  # no iteration is known yet
     assert own.find_limit(given) is not None
-    assert not own.takes_single_step(given)
-    assert own.takes_single_step(move(3.0))
-    assert not own.takes_single_step(move(-1.0))
+    assert own.find_iterated(given)
+    assert own.find_iterated(move(3.0)) == own.find_iterated(given)
+    assert own.find_iterated(move(-1.0)) == frozenset()
+
+
+def test_a_loop_on_a_path_of_its_own_is_not_left_out() -> None:
+    """An integration in time on one path is no iteration to the fixed point on the other."""
+    failing = state_found(1, fails=True)
+    others = [*state_right(SEVERAL)]
+    assert allow((failing, FAR), *others) is not None
+    apart = {1: {"there", "elsewhere"}}
+    assert allow((failing, FAR), *others, iterated=lambda n: apart.get(n, {"there"})) is None
