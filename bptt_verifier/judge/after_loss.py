@@ -20,8 +20,8 @@ from bptt_verifier.reference.case import Case
 ELSEWHERE, MOVED = 1.0625, 0.0625  # times the parameters, and added to them
 Answer = dict[str, Array] | Breach
 NOTE = (
-    "Your gradients read what loss(params) has kept of its last call: it is called before each of "
-    "theirs, with the same parameters."
+    "Your gradients read what loss(params) has kept of its last call: the loss is called before "
+    "each call of your gradients, with the same parameters."
 )
 
 
