@@ -229,7 +229,9 @@ def test_an_iteration_is_where_a_step_ends_of_the_last_one_that_contains_no_othe
         known = {every[name]: where for name, where in places.items()}
         monkeypatch.setattr(own_model, "find_iterations", lambda program: [*known])
         monkeypatch.setattr(own_model, "find_place", lambda program, each: known[each])
-        return subject().describe_iteration(case(1))
+        program = SimpleNamespace(operations=())
+        own = subject(find_program=lambda params, setting: program)
+        return own.describe_iteration(case(1))
 
     said = describe(one=lines[:1], two=lines[1:2], both=lines[2:])
     assert said == f" at `{lines[1].text}` ({lines[1]})"
