@@ -56,7 +56,10 @@ def follow_loss(
         here = ask_after(case)
         if isinstance(here, Breach):
             return None
-        repeated = is_same(ask_after(elsewhere), away) and is_same(ask_after(case), here)
+        # What raises alone reads it in any case, also where the loss draws random numbers.
+        repeated = isinstance(answer, Breach) or (
+            is_same(ask_after(elsewhere), away) and is_same(ask_after(case), here)
+        )
     if not repeated or is_same(away, here):
         return None
     gradients = submission.gradients

@@ -1,6 +1,7 @@
 """The user's own model as a subject: any loss, any layout of the parameters."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from inspect import unwrap
@@ -31,6 +32,7 @@ from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.stopped_loops import Longer, Site, continue_loops
 from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case, Loss
@@ -45,6 +47,7 @@ SIMPLE = {
     1: 20,
     2: 5,
 }  # cases by the decimals of their values, among which one that fails is sought
+TRIED = 2  # points of a path of the loss at which loops that decisions end are sought in vain
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -81,6 +84,9 @@ class OwnSubject(Subject):
         self.iterations = dict[int, list[Iteration]]()
         self.iterated = set[tuple[Place, ...]]()  # the places of all of them
         self.limits = dict[int, tuple[Case, Limit]]()  # by the identity of the case
+        self.longer = dict[int, list[Longer]]()  # by the number of a program, too
+        self.without = Counter[int]()  # points of a path at which no loop has taken further steps
+        self.endings = dict[Site, bool]()  # of the loops that have
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
@@ -188,16 +194,38 @@ class OwnSubject(Subject):
                 "converges, judge them there: --case 0."
             )
 
-    def find_limit(self, case: Case) -> Limit | None:
-        """Find the gradients of the fixed points that the loss iterates to; None without any."""
+    def find_limits(self, case: Case) -> Iterator[Limit]:
+        """Find the gradients of the fixed points that the loss iterates to, by kinds of loops."""
         program, iterations = self.find_iterations(case)
-        if program is None or not iterations:
-            return None
-        if id(case) not in self.limits:
+        if program is not None and iterations:
+            if id(case) not in self.limits:
+                with isolate_float64(self.model.loss):
+                    limit = find_limit(program, iterations, widen(case.arguments))
+                self.limits[id(case)] = case, limit
+            yield self.limits[id(case)][1]
+        if program is not None and program.decided:
             with isolate_float64(self.model.loss):
-                limit = find_limit(program, iterations, widen(case.arguments))
-            self.limits[id(case)] = case, limit
-        return self.limits[id(case)][1]
+                further = self.find_further(program, case)
+            if further is not None:
+                yield further
+
+    def find_further(self, program: Program, case: Case) -> Limit | None:
+        """Find the gradients where the loops that decisions end take further steps."""
+        params, known = widen(case.arguments), self.longer.setdefault(id(program), [])
+        for each in known:
+            if each.has_path(params):
+                return each.find_limit(params)
+        if self.without[id(program)] >= TRIED:
+            return None
+        trace = partial(self.model.retrace, params, case.point.setting)
+        found = continue_loops(trace, params, self.endings)
+        if found is None:
+            self.without[id(program)] += 1
+            return None
+        known.append(found)
+        self.endings |= found.endings
+        self.iterated |= found.added
+        return found.find_limit(params)
 
     def find_iterated(self, case: Case) -> frozenset[Any]:
         """Find the places of the operations in iterations of the loss, on its path at a case.
@@ -208,8 +236,9 @@ class OwnSubject(Subject):
         if program is None:
             return frozenset()
         runs = [program.operations[each.start : each.end] for each in iterations]
-        if runs:
-            return frozenset(each.where for run in runs for each in run)
+        longer = [each.added for each in self.longer.get(id(program), [])]
+        if runs or longer:
+            return frozenset(each.where for run in runs for each in run).union(*longer)
         return frozenset(each.where for each in program.operations) & self.iterated
 
     def describe_iteration(self, case: Case) -> str:
@@ -217,7 +246,9 @@ class OwnSubject(Subject):
         program, iterations = self.find_iterations(case)
         inner = [each for each in iterations if not any(contains(each, o) for o in iterations)]
         places = find_place(program, inner[-1]) if program and inner else ()
-        return f" at `{places[0].text}` ({places[0]})" if places else ""
+        ends = [site[0] for each in self.longer.get(id(program), []) for site in each.endings]
+        place = next(iter([*places, *ends]), None)
+        return f" at `{place.text}` ({place})" if place else ""
 
     def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:
         """Find the program of the path that the loss takes at a case, and its iterations."""

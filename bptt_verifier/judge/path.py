@@ -196,6 +196,8 @@ class SubjectJudgement(Judgement):
             followed = subject.follow_loss(self.submission, case, answer)
             if followed is not None:
                 self.submission = followed
+                if subject.refusal is not None:
+                    break  # what such a loss keeps decides nothing
                 answer = ask_twice(followed, subject, case)
             if isinstance(answer, Breach):
                 return self.refuse(answer)

@@ -154,9 +154,9 @@ class Subject(ABC):
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
-    def find_limit(self, case: Case) -> Limit | None:
-        """Find the gradients of the fixed points that the loss iterates to; None without any."""
-        return None
+    def find_limits(self, case: Case) -> Iterator[Limit]:
+        """Find the gradients of the fixed points that the loss iterates to, by kinds of loops."""
+        return iter(())
 
     def find_iterated(self, case: Case) -> frozenset[Any]:
         """Find the places of the operations in iterations of the loss at a case."""

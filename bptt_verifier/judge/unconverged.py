@@ -6,7 +6,7 @@ with that of the loss with further steps. Where it is far, the case is left out 
 agree, and several of them have converged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,19 @@ import numpy as np
 from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.undecided import count_cases, count_conclusive, find_distance
-from bptt_verifier.program.fixed_points import SECOND_DERIVATIVES, Limit
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import compare_all
+from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.noise import SAFETY
 
+# An implicit gradient may err by this many times the relative error of the values that it reads.
+SECOND_DERIVATIVES = 16
 SEVERAL = 4  # cases in which the iteration has converged, at least
 # The distance to the fixed point's gradient that is allowed, and that is spoken of: parts of it.
 MOST, SAID = 2.0**-10, 2.0**-4
+FAR = MOST / SECOND_DERIVATIVES
 
 
 class Kept(NamedTuple):
@@ -44,18 +50,19 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     """Allow for iterations that end before their fixed points, or leave cases out.
 
     None where there is no such case, and where few show a gradient of the fixed point. The
-    parameters given and those near them are never left out: the gradient is wanted there. Nor is
-    anything where another case disagrees.
+    parameters given are never left out, nor are those near them unless the iteration converges at
+    these: the gradient is wanted there. Nor is anything where another case disagrees.
     """
     against = ((n, compare_with_limit(subject, each)) for n, each in enumerate(compared))
-    nearly = {n: each for n, each in against if each is not None}
-    others = [number for number in range(len(compared)) if number not in nearly]
-    left = [n for n in others if is_left_out(subject, compared[n], brief=bool(nearly))]
+    nearly = {n: each[0] for n, each in against if each is not None}
+    failing = [n for n, each in enumerate(compared) if n not in nearly and list_failing(each)]
+    near = bool(failing) and converges_at_home(subject, compared)
+    left = [n for n in failing if is_left_out(subject, compared[n], brief=bool(nearly), near=near)]
     names = list(dict.fromkeys(name for each in compared for name in each.gradients))
-    # What scatters like rounding needs no other excuse.
+    # What scatters like rounding needs no other excuse, unless it scatters by all of a gradient.
     doubtful = [*nearly, *left]
     weighed = settle(attempt, subject, [compared[number] for number in doubtful], names, ())
-    explained = {n for n, each in zip(doubtful, weighed, strict=True) if not list_failing(each)}
+    explained = {n for n, each in zip(doubtful, weighed, strict=True) if each.agrees}
     nearly = {n: each for n, each in nearly.items() if n not in explained}
     left = [n for n in left if n not in explained]
     if not nearly and not left:
@@ -87,43 +94,83 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     return Kept([compared[n] for n in kept], [allowed[n] for n in kept], rest, tuple(said))
 
 
-def compare_with_limit(subject: Subject, found: Compared, most: float = MOST) -> Compared | None:
-    """Compare with the gradients of the fixed points; None where that explains nothing."""
+def compare_with_limit(
+    subject: Subject, found: Compared, most: float = MOST
+) -> tuple[Compared, Limit] | None:
+    """Compare with the gradients of the fixed points; None where that explains nothing.
+
+    They may be uncertain by `most` of their largest entries.
+    """
     if not list_failing(found):
         return None
-    limit = subject.find_limit(found.case)
-    if limit is None or not limit.gradients or not is_near(limit, found, most):
-        return None
-    values, allowed = found.values | limit.gradients, dict(found.allowed)
-    for name, value in limit.gradients.items():
-        away = limit.uncertain * np.max(np.abs(value), initial=0.0)
-        allowed[name] = found.allowed.get(name, 0.0) + away
-    comparisons = compare_all(found.submitted, values, allowed)
-    compared = found._replace(values=values, allowed=allowed, comparisons=comparisons)
-    return None if list_failing(compared) else compared
+    for limit in subject.find_limits(found.case):
+        if not limit.gradients or not is_near(limit, found, SAID):
+            continue
+        if SECOND_DERIVATIVES * limit.apart > most:
+            continue
+        values = found.values | limit.gradients
+        for away in find_uncertain(limit, found, most):
+            allowed = found.allowed | {n: found.allowed[n] + each for n, each in away.items()}
+            comparisons = compare_all(found.submitted, values, allowed)
+            compared = found._replace(values=values, allowed=allowed, comparisons=comparisons)
+            if not list_failing(compared):
+                return compared, limit
+    return None
 
 
-def is_near(limit: Limit, found: Compared, most: float = MOST) -> bool:
+def find_uncertain(limit: Limit, found: Compared, most: float) -> Iterator[dict[str, Array]]:
+    """Find by how much a gradient of a fixed point may differ at the last values. (N12)
+
+    Where terms cancel, it may be more: what errors of one unit of roundoff do is measured, and
+    larger ones do in proportion.
+    """
+    largest = {n: np.max(np.abs(value), initial=0.0) for n, value in limit.gradients.items()}
+    least = SECOND_DERIVATIVES * limit.apart  # (N12)
+    yield {name: least * each for name, each in largest.items()}
+    ratios = {name: limit.apart / SAFETY / find_unit(found.dtypes[name]) for name in largest}
+    with np.errstate(invalid="ignore"):  # of nothing times infinity
+        yield {n: np.fmin(most * largest[n], ratios[n] * found.allowed[n]) for n in largest}
+
+
+def is_near(limit: Limit, found: Compared, most: float) -> bool:
     """Tell whether the gradients of the fixed points are nearly those of the loss."""
-    return limit.uncertain <= most and all(
-        np.max(np.abs(value - found.values[name]), initial=0.0)
-        <= most * np.max(np.abs(found.values[name]), initial=0.0)
+    return not any(
+        exceeds(value - found.values[name], found.values[name], most)
         for name, value in limit.gradients.items()
-        if name in found.values
     )
+
+
+def exceeds(difference: Array, value: Array, most: float) -> bool:
+    """Tell whether a difference of gradients exceeds this part of the largest entry of one."""
+    largest = np.max(np.abs(value), initial=0.0)
+    return not np.max(np.abs(difference), initial=0.0) <= most * largest
 
 
 def has_converged(subject: Subject, found: Compared) -> bool | None:
     """Tell whether the iterations of the loss end near their fixed points; None without any."""
-    limit = subject.find_limit(found.case)
-    return None if limit is None else limit.converged and is_near(limit, found)
+    limits = subject.find_limits(found.case)
+    known = False
+    for limit in limits:
+        known = True
+        if limit.converged and not limit.apart > FAR and is_near(limit, found, MOST):
+            return True
+    return False if known else None
 
 
-def is_left_out(subject: Subject, found: Compared, *, brief: bool = False) -> bool:
-    """Tell whether a case disagrees, is far from what was given, and has not converged.
+def converges_at_home(subject: Subject, compared: Sequence[Compared]) -> bool:
+    """Tell whether the gradients agree at the parameters given, and the iteration converges."""
+    given = (each for each in compared if not subject.may_be_outside(each.case))
+    return any(not list_failing(each) and has_converged(subject, each) for each in given)
 
-    With `brief`, also one at which the iteration takes a single step. The loss of a fixed point
-    that is found in another way is another one there, too.
+
+def is_left_out(
+    subject: Subject, found: Compared, *, brief: bool = False, near: bool = False
+) -> bool:
+    """Tell whether a case disagrees, is not what was given, and has not converged.
+
+    With `brief`, also one at which the iteration takes a single step; with `near`, one that is near
+    the parameters given. The loss of a fixed point that is found in another way is another one
+    there, too.
     """
     if not list_failing(found):
         return False
@@ -132,7 +179,7 @@ def is_left_out(subject: Subject, found: Compared, *, brief: bool = False) -> bo
         converged = not (brief and subject.find_iterated(found.case))
     if converged:
         return False
-    return bool(found.case.point.number and not found.case.point.near)
+    return bool(found.case.point.number and (near or not found.case.point.near))
 
 
 def describe_nearly(subject: Subject, nearly: Sequence[tuple[Compared, Compared]]) -> list[str]:
@@ -161,18 +208,16 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     given = [found for found in compared if not subject.may_be_outside(found.case)]
     beyond = [found for found in given if compare_with_limit(subject, found) is None]
     against = [(found, compare_with_limit(subject, found, SAID)) for found in beyond]
-    early = [(found, limit) for found, limit in against if limit is not None]
+    early = [(found, *each) for found, each in against if each is not None]
     if not early:
         return []
-    found, limit = early[0]
-    reached = subject.find_limit(found.case)
-    moved = 0.0 if reached is None else reached.uncertain / SECOND_DERIVATIVES
+    found, at_limit, limit = early[0]
     return [
         "At the parameters given, the iteration of your "
         f"loss{subject.describe_iteration(found.case)} ends before its fixed point: with further "
-        f"steps its values change by {moved:.2g} of the largest, and the gradients of the loss by "
-        f"{measure_apart(found, limit):.2g}. Yours may be those of the fixed point: let the loss "
-        "take more steps."
+        f"steps its values change by {limit.apart:.2g} of the largest, and the gradients of the "
+        f"loss by {measure_apart(found, at_limit):.2g}. Yours may be those of the fixed point: let "
+        "the loss take more steps."
     ]
 
 

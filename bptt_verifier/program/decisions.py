@@ -53,20 +53,21 @@ class Decisions:
         if self.operations > OPERATIONS or time.thread_time() - self.start > SECONDS:
             raise UntraceableError(f"its trace has too many operations, {self.operations} so far")
 
-    def note(self, value: Any, outcome: Any) -> None:
-        """Note a traced value on which the path depends, with its outcome."""
+    def note(self, value: Any, outcome: Any) -> Any:
+        """Note a traced value on which the path depends, with its outcome; return the outcome."""
         self.values.append(value)
         self.outcomes.append(np.array(outcome))
         self.places.append(find_place())
+        return outcome
 
 
 CURRENT: ContextVar[Decisions] = ContextVar("CURRENT")
 
 
 @contextmanager
-def note_decisions() -> Iterator[Decisions]:
-    """Collect the decisions of one trace."""
-    token = CURRENT.set(decisions := Decisions())
+def note_decisions(decisions: Decisions | None = None) -> Iterator[Decisions]:
+    """Collect the decisions of one trace, in these if they are given."""
+    token = CURRENT.set(decisions := decisions or Decisions())
     try:
         yield decisions
     finally:

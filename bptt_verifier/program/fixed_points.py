@@ -21,8 +21,6 @@ LONG = 3  # steps of an iteration that should have converged, at least
 # The last step of an iteration that converges moves what is read of it by at most this part of the
 # largest value that it has had.
 NEAR = 2.0**-4
-# An implicit gradient may err by this many times the relative error of the values that it reads.
-SECOND_DERIVATIVES = 16
 
 
 class Iteration(NamedTuple):
@@ -41,14 +39,13 @@ class Iteration(NamedTuple):
 class Limit(NamedTuple):
     """The gradients of the fixed points of iterations, as many as there are.
 
-    A gradient that is computed at the last values, and not at the fixed points, is `uncertain` by
-    this part of its largest entry. Where one of several steps has not converged, `converged` is
-    false, and there are no gradients.
+    The last values are `apart` from the fixed points by this part of their largest entries. Where
+    one of several steps has not converged, `converged` is false, and there are no gradients.
     """
 
     converged: bool
     gradients: dict[str, Array]
-    uncertain: float = 0.0
+    apart: float = 0.0
 
 
 class Dataflow(NamedTuple):
@@ -201,7 +198,7 @@ def find_limit(program: Program, iterations: Sequence[Iteration], params: Params
             break  # a secant through two equal points has no slope
     apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
     gradients = {name: value[0] for name, value in backward(continued, moved).items()}
-    return Limit(True, gradients, SECOND_DERIVATIVES * apart)  # (N12)
+    return Limit(True, gradients, apart)
 
 
 def list_numbers(steps: int) -> list[int]:

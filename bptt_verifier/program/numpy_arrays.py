@@ -161,10 +161,10 @@ class TracedArray(NDArrayOperatorsMixin):
     # Conversions. What depends on the parameters decides the path of the loss.
 
     def fix(self, outcome: Any) -> Any:
-        """Note that the path of the loss depends on the value; return the outcome in NumPy."""
+        """Note that the path of the loss depends on the value; return the outcome to follow."""
         if not self.is_constant and not is_formatting():
             value: Any = jnp.asarray(self.traced)
-            CURRENT.get().note(value.astype(np.asarray(outcome).dtype), outcome)
+            return CURRENT.get().note(value.astype(np.asarray(outcome).dtype), outcome)
         return outcome
 
     def __bool__(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.decisions import Decisions
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.precision import compile_gradient
 from bptt_verifier.program.source_lines import Place
@@ -64,11 +65,18 @@ class Paths:
     def trace(self, point: Point) -> Path:
         """Trace the path that a point takes, and compile its gradient."""
         scalar = self.scalar_at(point)
-        self.forget()
-        program = prune(trace(lambda params, _: scalar(params), point))
+        program = self.retrace(point, scalar)
         keeping = Path(keep_zeros_of(program), compile_gradient(scalar, keep_zeros, self.forget))
         self.known.append(Path(program, compile_gradient(scalar, forget=self.forget), keeping))
         return self.known[-1]
+
+    def retrace(
+        self, point: Point, scalar: Scalar | None = None, decisions: Decisions | None = None
+    ) -> Program:
+        """Trace the program of a point, by decisions that may make some in another way."""
+        traced = scalar or self.scalar_at(point)
+        self.forget()
+        return prune(trace(lambda params, _: traced(params), point, decisions))
 
     def follow(self, point: Point, most: int = MOST, first: bool = True) -> Followed | None:
         """Compute the loss and gradient at a point; None beyond the largest number of paths.

@@ -210,8 +210,7 @@ def decide(operands: Any, outcome: Any) -> Any:
     if isinstance(outcome, float | complex):
         raise UntraceableError("it converts a number that depends on the parameters to float")
     value = operands[0] if len(operands) == 1 else jnp.array_equal(*operands)
-    CURRENT.get().note(jnp.asarray(value).astype(np.asarray(outcome).dtype), outcome)
-    return outcome
+    return CURRENT.get().note(jnp.asarray(value).astype(np.asarray(outcome).dtype), outcome)
 
 
 def apply(rule: Any, packet: str, operands: Any, options: dict[str, Any], result: Any) -> Any:

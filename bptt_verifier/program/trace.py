@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.by_jax import bind, make_apply
-from bptt_verifier.program.decisions import note_decisions
+from bptt_verifier.program.decisions import Decisions, note_decisions
 from bptt_verifier.program.operations import MOVES, Operation, evaluate
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
 from bptt_verifier.program.source_lines import Place, places
@@ -79,17 +79,18 @@ def to_numpy(value: Any) -> Any:
     return value if extended else np.array(value)  # a copy: JAX's own would stay interned
 
 
-def trace(loss: Loss, params: Params) -> Program:
+def trace(loss: Loss, params: Params, decisions: Decisions | None = None) -> Program:
     """Trace a loss to equations in float64, with calls inlined and loops of known length unrolled.
 
     Constants are evaluated. Parameters reach the loss in the order given. Needs 64-bit JAX.
+    `decisions` may make some of the loss in another way.
     """
     given = {name: np.asarray(value, np.float64) for name, value in params.items()}
 
-    with note_decisions() as decisions:
+    with note_decisions(decisions) as noted:
 
         def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
-            return [loss(dict(zip(given, values, strict=True)), jnp), *decisions.values]
+            return [loss(dict(zip(given, values, strict=True)), jnp), *noted.values]
 
         closed = jax.make_jaxpr(in_order)([*given.values()])
     tracing = Tracing()
@@ -97,8 +98,8 @@ def trace(loss: Loss, params: Params) -> Program:
     result, *decided = tracing.inline(closed, [*leaves.values()], Site())
     shapes = {name: value.shape for name, value in given.items()}
     operations, constants = tuple(tracing.operations), tracing.constants
-    deciding = tuple(place for place in decisions.places if place)
-    path = tuple(decided), tuple(decisions.outcomes), deciding
+    deciding = tuple(place for place in noted.places if place)
+    path = tuple(decided), tuple(noted.outcomes), deciding
     return Program(operations, constants, leaves, result, tracing.used, shapes, *path)
 
 

@@ -6,12 +6,14 @@ docs/derivation.md, section 10, has the rules.
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import CodeRaisedError, failure_of
+from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, failure_of
+from bptt_verifier.program.decisions import Decisions
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import run_in_float64
@@ -148,3 +150,11 @@ class OwnModel(NamedTuple):
         if self.black_box is not None:
             return None
         return self.follow(params, setting).path.program
+
+    def retrace(
+        self, params: Mapping[str, Array], setting: int, decisions: Decisions
+    ) -> Program | None:
+        """Trace the loss by decisions that may differ from its own; None where it raises then."""
+        point, paths = widen(params), self.paths[setting]
+        found = attempt(wraps(self.loss)(lambda: paths.retrace(point, decisions=decisions)))
+        return None if isinstance(found, Failure) else found

@@ -151,3 +151,22 @@ def test_a_report_says_that_the_loss_is_called_first(
     assert NOTE in report.notes
     assert [found.name for found in report.mistakes[:1]] == names
     assert compare_case(gradients, keep_states, PARAMS, "0").verdict is verdict
+
+
+def test_gradients_that_read_what_a_random_loss_keeps_are_undecided() -> None:
+    rng = np.random.default_rng(0)
+
+    def drop(p: Any) -> Any:
+        KEPT["mask"] = rng.random(6) < 0.8
+        KEPT["h"] = np.tanh(X @ p["w"]) * KEPT["mask"]
+        return 0.5 * np.sum((KEPT["h"] - Y) ** 2)
+
+    def read_mask(p: Any) -> Any:
+        return {"w": X.T @ ((KEPT["h"] - Y) * (1 - KEPT["h"] ** 2) * KEPT["mask"])}
+
+    report = verify_own_model(read_mask, drop, PARAMS, cases=4)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "returns another number when it is called again" in report.notes[0]
+    refused = verify_own_model(refuse, drop, PARAMS, cases=4)
+    assert refused.verdict is Verdict.DISAGREES
+    assert [each.name for each in refused.mistakes] == ["raised"]

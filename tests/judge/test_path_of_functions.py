@@ -324,8 +324,8 @@ def begin_iteration(values: Sequence[float]) -> SubjectJudgement:
     """The judgement of a wrong loss at 2, where the iteration of the loss has not converged."""
     cases = [case_at(value)._replace(point=Point(number)) for number, value in enumerate(values, 1)]
     judgement = begin(wrong_loss_at_two, cases)
-    judgement.subject.find_limit = lambda case: Limit(  # type: ignore[method-assign]
-        bool(case.arguments["w"][0] != 2), {}
+    judgement.subject.find_limits = lambda case: iter(  # type: ignore[method-assign]
+        [Limit(bool(case.arguments["w"][0] != 2), {})]
     )
     return judgement
 

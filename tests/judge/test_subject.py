@@ -68,9 +68,10 @@ def test_a_subject_has_no_further_cases_notes_or_words_by_itself() -> None:
     ):  # fmt: skip
         assert none == ()
     assert subject.find_largest_sizes([case]) == {}
-    assert subject.widen(case) is subject.contradict(0, case) is subject.find_limit(case) is None
+    assert subject.widen(case) is subject.contradict(0, case) is None
     assert subject.name_model_of_loss(case, 1.0) == subject.write_case(compared()) == ""
     assert subject.find_iterated(case) == frozenset()
+    assert [*subject.find_limits(case)] == []
     assert subject.follow_loss(None, case, {}) is None
     assert subject.describe_iteration(case) == subject.describe_guard(case) == ""
     assert subject.differentiate_unguarded(case) == []

@@ -83,7 +83,8 @@ def state_subject(limit: Any = None, unguarded: float = 3.0) -> Any:
 
     return SimpleNamespace(
         differentiate_unguarded=differentiate, describe_guard=lambda case: " there",
-        zeros=frozenset(), has_vanishing_steps=False, find_limit=lambda case: limit,
+        zeros=frozenset(), has_vanishing_steps=False,
+        find_limits=lambda case: filter(None, [limit]),
         displace=lambda case, number, distance: case,
     )  # fmt: skip
 
@@ -145,6 +146,6 @@ def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
     assert is_special(state_subject(), state_found(1, 1.0))
     assert is_special(state_subject(Limit(False, {})), state_found(100, 1.0))
     ordinary = SimpleNamespace(
-        differentiate_unguarded=lambda case: [], find_limit=lambda case: None
+        differentiate_unguarded=lambda case: [], find_limits=lambda case: iter(())
     )
     assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
