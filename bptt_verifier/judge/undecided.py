@@ -197,9 +197,10 @@ def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
         ratio = min(
             float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name]))) for each in found
         )
+    much = f"{ratio:.2g} of" if ratio < 1 else "more than"
     return (
-        f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
-        "in the precision that you computed in, beyond 2⁻⁶."
+        f"{symbol} is not testable: rounding alone may move it by {much} its largest entry in the "
+        "precision that you computed in, beyond 2⁻⁶."
     )
 
 

@@ -346,7 +346,7 @@ SMALLEST, LARGEST = float(np.finfo(np.float32).smallest_normal), float(np.finfo(
         ([1e-44, SMALLEST], "rounding alone may move it by"),
         ([2 * LARGEST, 1e300], "its largest entry, 6.8e+38 at least, is beyond the numbers of"),
         ([LARGEST, 1e300], "rounding alone may move it by"),
-        ([1.0], "rounding alone may move it by"),
+        ([1.0], "rounding alone may move it by more than its largest entry in the precision"),
     ],
 )
 def test_numbers_that_the_format_does_not_hold_are_the_reason(
