@@ -87,6 +87,7 @@ class OwnSubject(Subject):
         self.longer = dict[int, list[Longer]]()  # by the number of a program, too
         self.without = Counter[int]()  # points of a path at which no loop has taken further steps
         self.endings = dict[Site, bool]()  # of the loops that have
+        self.patient = False  # whether several endings in a row end them
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
@@ -218,12 +219,13 @@ class OwnSubject(Subject):
         if self.without[id(program)] >= TRIED:
             return None
         trace = partial(self.model.retrace, params, case.point.setting)
-        found = continue_loops(trace, params, self.endings)
+        found = continue_loops(trace, params, self.endings, patient=self.patient)
         if found is None:
             self.without[id(program)] += 1
             return None
         known.append(found)
         self.endings |= found.endings
+        self.patient = found.patient
         self.iterated |= found.added
         return found.find_limit(params)
 
@@ -238,7 +240,8 @@ class OwnSubject(Subject):
         runs = [program.operations[each.start : each.end] for each in iterations]
         longer = [each.added for each in self.longer.get(id(program), [])]
         if runs or longer:
-            return frozenset(each.where for run in runs for each in run).union(*longer)
+            repeated = frozenset(each.where for run in runs for each in run if each.where)
+            return repeated.union(*longer)
         return frozenset(each.where for each in program.operations) & self.iterated
 
     def describe_iteration(self, case: Case) -> str:

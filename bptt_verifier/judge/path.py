@@ -419,9 +419,13 @@ class SubjectJudgement(Judgement):
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
         if report.verdict is Verdict.DISAGREES:
-            early = describe_early(self.subject, cases)
+            home = [each for each in cases if not self.subject.may_be_outside(each.case)]
+            early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)
             return report._replace(notes=(*early, *where, *report.notes))
+        doubts = () if kept is None else kept.doubts
+        if doubts:
+            return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*doubts, *report.notes))
         if report.verdict is not Verdict.AGREES:
             return report
         few = [*doubt_few(self.subject, self.raised, settled)]

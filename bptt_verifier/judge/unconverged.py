@@ -32,13 +32,15 @@ FAR = MOST / SECOND_DERIVATIVES
 class Kept(NamedTuple):
     """The cases that are kept, what is said of them, and what decides on them one by one.
 
-    They are compared, allowed for what the loss leaves open, and settled by their scatter.
+    They are compared, allowed for what the loss leaves open, and settled by their scatter. Where
+    `doubts` say that it leaves too much open, nothing is decided.
     """
 
     compared: list[Compared]
     allowed: list[Compared]
     settled: list[Compared]
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def fails(self) -> bool:
@@ -65,48 +67,82 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     explained = {n for n, each in zip(doubtful, weighed, strict=True) if each.agrees}
     nearly = {n: each for n, each in nearly.items() if n not in explained}
     left = [n for n in left if n not in explained]
-    if not nearly and not left:
+    early = find_early(subject, compared, [n for n in failing if n not in explained])
+    if not nearly and not left and not early:
         return None
-    allowed = [nearly.get(number, each) for number, each in enumerate(compared)]
-    settled = settle(attempt, subject, allowed, names, ())
+
+    def keep(others: dict[int, Compared], said: Sequence[str], doubts: Sequence[str]) -> Kept:
+        allowed = [(nearly | others).get(number, each) for number, each in enumerate(compared)]
+        settled = settle(attempt, subject, allowed, names, ())
+        return Kept([*compared], allowed, settled, tuple(said), tuple(doubts))
+
     said = describe_nearly(subject, [(compared[n], each) for n, each in nearly.items()])
+    beyond = {n: each for n, each in early.items() if n not in left}
+    found = keep(beyond, said, describe_early(subject, [compared[n] for n in beyond]))
     kept = [number for number in range(len(compared)) if number not in left]
-    if any(settled[number].fails for number in kept):  # all are evidence then
-        return Kept([*compared], allowed, settled, tuple(said)) if nearly else None
-    rest = [settled[number] for number in kept]
-    if left:
-        converged = [each for each in rest if each.agrees and has_converged(subject, each)]
-        known = frozenset().union(*(subject.find_iterated(each.case) for each in converged))
-        agreeing = len(converged)
-        if agreeing < SEVERAL or not all(
-            subject.find_iterated(compared[n].case) <= known for n in left
-        ):  # a loop on another path may be none
-            return None
-        brief = any(has_converged(subject, compared[number]) is None for number in left)
-        said.append(
-            f"In {count_cases(len(left))} the iteration of your "
-            f"loss{subject.describe_iteration(compared[left[0]].case)} has not "
-            f"converged{', or takes a single step' * brief}, so that a gradient of its "
-            "fixed point is no derivative of the loss: what disagrees there was left out, and your "
-            f"gradients agree in {agreeing} cases in which it has converged."
-        )
-        said += count_telling(subject, rest)
-    return Kept([compared[n] for n in kept], [allowed[n] for n in kept], rest, tuple(said))
+    if not any(found.settled[number].fails for number in kept):
+        noted = describe_left(subject, compared, [found.settled[n] for n in kept], left)
+        if noted is not None:
+            every = found.compared, found.allowed, found.settled
+            chosen, allowed, settled = ([each[n] for n in kept] for each in every)
+            return Kept(chosen, allowed, settled, (*said, *noted), found.doubts)
+        found = keep(early, said, describe_early(subject, [compared[n] for n in early]))
+        if not found.fails:
+            return found
+    return keep({}, said, ()) if nearly else None  # all are evidence then
+
+
+def find_early(
+    subject: Subject, compared: Sequence[Compared], numbers: Sequence[int]
+) -> dict[int, Compared]:
+    """Find the cases whose gradients may be those of a fixed point that a loop ends far from."""
+    against = (
+        (n, compare_with_limit(subject, compared[n], SAID, by_decision=True)) for n in numbers
+    )
+    return {n: each[0] for n, each in against if each is not None}
+
+
+def describe_left(
+    subject: Subject, compared: Sequence[Compared], rest: Sequence[Compared], left: Sequence[int]
+) -> list[str] | None:
+    """Describe what is left out; None where too few of the others have converged to leave it out.
+
+    They must have done so at the same lines: a loop on another path may be no iteration.
+    """
+    if not left:
+        return []
+    converged = [each for each in rest if each.agrees and has_converged(subject, each)]
+    known = frozenset().union(*(subject.find_iterated(each.case) for each in converged))
+    agreeing = len(converged)
+    if agreeing < SEVERAL or not all(
+        subject.find_iterated(compared[n].case) <= known for n in left
+    ):
+        return None
+    brief = any(has_converged(subject, compared[number]) is None for number in left)
+    said = (
+        f"In {count_cases(len(left))} the iteration of your "
+        f"loss{subject.describe_iteration(compared[left[0]].case)} has not "
+        f"converged{', or takes a single step' * brief}, so that a gradient of its "
+        "fixed point is no derivative of the loss: what disagrees there was left out, and your "
+        f"gradients agree in {agreeing} cases in which it has converged."
+    )
+    return [said, *count_telling(subject, rest)]
 
 
 def compare_with_limit(
-    subject: Subject, found: Compared, most: float = MOST
+    subject: Subject, found: Compared, most: float = MOST, *, by_decision: bool = False
 ) -> tuple[Compared, Limit] | None:
     """Compare with the gradients of the fixed points; None where that explains nothing.
 
-    They may be uncertain by `most` of their largest entries.
+    They may be uncertain by `most` of their largest entries, and be of loops that end
+    `by_decision` alone.
     """
     if not list_failing(found):
         return None
     for limit in subject.find_limits(found.case):
         if not limit.gradients or not is_near(limit, found, SAID):
             continue
-        if SECOND_DERIVATIVES * limit.apart > most:
+        if SECOND_DERIVATIVES * limit.apart > most or limit.by_decision < by_decision:
             continue
         values = found.values | limit.gradients
         for away in find_uncertain(limit, found, most):
@@ -147,14 +183,21 @@ def exceeds(difference: Array, value: Array, most: float) -> bool:
 
 
 def has_converged(subject: Subject, found: Compared) -> bool | None:
-    """Tell whether the iterations of the loss end near their fixed points; None without any."""
-    limits = subject.find_limits(found.case)
+    """Tell whether iterations of the loss end near their fixed points; None without any.
+
+    Where there are loops of several kinds, those of one kind do.
+    """
     known = False
-    for limit in limits:
+    for limit in subject.find_limits(found.case):
         known = True
-        if limit.converged and not limit.apart > FAR and is_near(limit, found, MOST):
+        if is_reached(limit, found):
             return True
     return False if known else None
+
+
+def is_reached(limit: Limit, found: Compared) -> bool:
+    """Tell whether the loss ends near these fixed points."""
+    return limit.converged and limit.apart <= FAR and is_near(limit, found, MOST)
 
 
 def converges_at_home(subject: Subject, compared: Sequence[Compared]) -> bool:
@@ -174,10 +217,10 @@ def is_left_out(
     """
     if not list_failing(found):
         return False
-    converged = has_converged(subject, found)
-    if converged is None:
-        converged = not (brief and subject.find_iterated(found.case))
-    if converged:
+    limits = [is_reached(each, found) for each in subject.find_limits(found.case)]
+    if not limits and not (brief and subject.find_iterated(found.case)):
+        return False
+    if limits and all(limits):
         return False
     return bool(found.case.point.number and (near or not found.case.point.near))
 
@@ -201,24 +244,23 @@ def measure_apart(found: Compared, limit: Compared) -> float:
 
 
 def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
-    """Say so where gradients are those of a fixed point that the loss is too far from.
-
-    That is said of the parameters given.
-    """
-    given = [found for found in compared if not subject.may_be_outside(found.case)]
-    beyond = [found for found in given if compare_with_limit(subject, found) is None]
-    against = [(found, compare_with_limit(subject, found, SAID)) for found in beyond]
-    early = [(found, *each) for found, each in against if each is not None]
-    if not early:
-        return []
-    found, at_limit, limit = early[0]
-    return [
-        "At the parameters given, the iteration of your "
-        f"loss{subject.describe_iteration(found.case)} ends before its fixed point: with further "
-        f"steps its values change by {limit.apart:.2g} of the largest, and the gradients of the "
-        f"loss by {measure_apart(found, at_limit):.2g}. Yours may be those of the fixed point: let "
-        "the loss take more steps."
-    ]
+    """Say so where gradients may be those of a fixed point that the loss is too far from."""
+    for found in sorted(compared, key=lambda each: subject.may_be_outside(each.case)):
+        if compare_with_limit(subject, found) is not None:
+            continue
+        early = compare_with_limit(subject, found, SAID)
+        if early is None:
+            continue
+        at_limit, limit = early
+        outside = subject.may_be_outside(found.case)
+        return [
+            f"At {found.case.label if outside else 'the parameters given'}, the iteration of your "
+            f"loss{subject.describe_iteration(found.case)} ends before its fixed point: with "
+            f"further steps its values change by {limit.apart:.2g} of the largest, and the "
+            f"gradients of the loss by {measure_apart(found, at_limit):.2g}. Yours may be those of "
+            "the fixed point: let the loss take more steps."
+        ]
+    return []
 
 
 def count_telling(subject: Subject, settled: Sequence[Compared]) -> list[str]:

@@ -40,12 +40,14 @@ class Limit(NamedTuple):
     """The gradients of the fixed points of iterations, as many as there are.
 
     The last values are `apart` from the fixed points by this part of their largest entries. Where
-    one of several steps has not converged, `converged` is false, and there are no gradients.
+    one of several steps has not converged, `converged` is false, and there are no gradients. A loop
+    that ends `by_decision`, as of a tolerance, is meant to converge.
     """
 
     converged: bool
     gradients: dict[str, Array]
     apart: float = 0.0
+    by_decision: bool = False
 
 
 class Dataflow(NamedTuple):

@@ -9,7 +9,7 @@ import ast
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -49,7 +49,9 @@ class Steered(Decisions):
     """Decisions of a trace, turned around where they would end a loop.
 
     `endings` are the outcomes that end loops. A loop takes as many further steps as it has taken,
-    `LEAST` at least, halved some times. Meanwhile `usual` decisions are what they always are.
+    `LEAST` at least, halved some times. Meanwhile `usual` decisions are what they always are. No
+    more loops take further steps than are `expected`, if that is known. One that counts its endings
+    is `patient`: it takes no more steps until one is another outcome.
     """
 
     def __init__(
@@ -57,9 +59,13 @@ class Steered(Decisions):
         endings: Mapping[Site, bool] | None = None,
         usual: Mapping[Site, bool] | None = None,
         halved: int = 0,
+        patient: bool = False,
+        expected: Mapping[Site, int] | None = None,
     ) -> None:
         super().__init__()
+        self.loops, self.expected = Counter[Site](), expected or {}
         self.endings, self.usual, self.halved = endings or {}, usual or {}, halved
+        self.patient, self.counted = patient, set[Site]()
         self.asked = list[Asked]()
         self.taken = Counter[Site]()  # steps of the loop that is running
         self.left = dict[Site, int]()  # further steps
@@ -78,20 +84,27 @@ class Steered(Decisions):
     def steer(self, site: Site, outcome: bool) -> bool:
         """Turn an outcome around where a loop is to take further steps.
 
-        Raises UntraceableError where it does not end after them.
+        Raises UntraceableError where it does not end after them, or more loops do.
         """
         if site not in self.endings:
             return self.usual.get(site, outcome) if self.left else outcome
         if site not in self.left:
             if outcome != self.endings[site]:
+                self.counted.discard(site)
                 self.taken[site] += 1
                 return outcome
+            if site in self.counted:
+                return outcome
+            self.loops[site] += 1
+            if self.loops[site] > self.expected.get(site, self.loops[site]):
+                raise UntraceableError("more loops end than before they took further steps")
             self.left[site] = max(1, max(self.taken[site], LEAST) >> self.halved)
         self.left[site] -= 1
         if self.left[site] >= 0:
             return not self.endings[site]
         if outcome == self.endings[site]:
             del self.left[site], self.taken[site]
+            self.counted |= {site} if self.patient else set()
         elif -self.left[site] > max(self.taken[site], LEAST):
             raise UntraceableError("a loop does not end that has taken further steps")
         return outcome
@@ -107,8 +120,8 @@ def find_site() -> Site:
     return tuple(found)
 
 
-def may_end_loop(site: Site) -> bool:
-    """Tell whether a decision may end a loop: not that of an `if` without `break` or `return`."""
+def leaves_loop(site: Site) -> bool:
+    """Tell whether a decision may leave a loop: not that of an `if` without `break` or `return`."""
     place = site[0]
     try:
         tree = ast.parse("".join(place.lines))
@@ -129,7 +142,8 @@ class Longer(NamedTuple):
     """A loss whose loops take further steps, beside the same without: programs traced alike.
 
     Slots of both that are read after a loop are `pairs`, `added` the places of the operations of
-    further steps, and `endings` the outcomes that end these loops, by where they are.
+    further steps, and `endings` the outcomes that end these loops, by where they are. They are
+    `patient` where several endings in a row end them.
     """
 
     program: Program
@@ -137,6 +151,7 @@ class Longer(NamedTuple):
     pairs: list[tuple[int, int]]
     added: frozenset[tuple[Place, ...]]
     endings: dict[Site, bool]
+    patient: bool = False
 
     def find_limit(self, params: Params) -> Limit | None:
         """Find the gradients with further steps; None where they are far from those without."""
@@ -145,7 +160,7 @@ class Longer(NamedTuple):
         if not apart <= NEAR:
             return None
         gradients = {name: value[0] for name, value in backward(self.longer, moved).items()}
-        return Limit(True, gradients, apart)
+        return Limit(True, gradients, apart, by_decision=True)
 
     def has_path(self, params: Params) -> bool:
         """Tell whether the loss makes the same decisions at these parameters, with both."""
@@ -169,12 +184,16 @@ class Longer(NamedTuple):
 
 
 def continue_loops(
-    trace: Trace, params: Params, known: Mapping[Site, bool] | None = None
+    trace: Trace,
+    params: Params,
+    known: Mapping[Site, bool] | None = None,
+    *,
+    patient: bool = False,
 ) -> Longer | None:
     """Trace a loss whose loops take further steps; None if it has no loop that converges.
 
     `trace` returns the program of the loss at these parameters by given decisions, or None. Loops
-    with `known` endings are tried first, all at once.
+    with `known` endings are tried first, all at once, and `patient` ones.
     """
     plain = Steered()
     program = trace(plain)
@@ -187,15 +206,15 @@ def continue_loops(
 
     def take(endings: Mapping[Site, bool]) -> Longer | None:
         others = {site: made for site, made in usual.items() if site not in endings}
-        return take_further_steps(trace, params, (program, plain.asked), endings, others)
+        return take_further_steps(trace, params, (program, plain.asked), endings, others, patient)
 
     again = {site: ending for site, ending in (known or {}).items() if site in outcomes}
     found = take(again) if again else None
     if found is not None:
         return found
-    # A loop that ends has decided in two ways, or was not entered.
-    order = sorted(outcomes, key=lambda site: site in usual)
-    tried = [site for site in order if may_end_loop(site)][:MOST]
+    # Others may count, or set what a `while` tests. A loop that has never decided in two ways is
+    # one that was not entered.
+    tried = sorted(outcomes, key=lambda site: (not leaves_loop(site), site in usual))[:MOST]
     single = {site: take({site: outcomes[site][-1]}) for site in tried}
     converging = {site: each for site, each in single.items() if each is not None}
     if len(converging) <= 1:
@@ -209,23 +228,27 @@ def take_further_steps(
     plain: tuple[Program, Sequence[Asked]],
     endings: Mapping[Site, bool],
     usual: Mapping[Site, bool],
+    patient: bool,
 ) -> Longer | None:
     """Trace a loss some of whose loops take further steps; None if these change other values.
 
     It takes fewer of them where what is read is not finite, as by a secant through equal points.
     """
     values = forward(plain[0], params)
-    for halved in range(HALVINGS):
-        steered = Steered(endings, usual, halved)
+    expected = Counter(each.site for each in plain[1] if each.outcome == endings.get(each.site))
+    for counts, halved in product((patient, not patient), range(HALVINGS)):
+        steered = Steered(endings, usual, halved, counts, expected)
         longer = trace(steered)
         if longer is None:
             continue  # such as a matrix that becomes singular
+        if len(longer.operations) <= len(plain[0].operations):
+            return None  # an `if` in a loop of another kind
         found = compare_programs(plain, (longer, steered.asked), endings)
         if found is None:
             continue
         apart = found.measure_change(values, forward(longer, params))
         if not np.isnan(apart):
-            return found if apart <= NEAR else None
+            return found._replace(patient=counts) if apart <= NEAR else None
     return None
 
 
@@ -237,8 +260,7 @@ def compare_programs(
     """Pair what is read after each end of a loop; None if that is not the same operations."""
     ends, later = (find_ends(*each, endings) for each in (plain, further))
     program, longer = plain[0], further[0]
-    # An `if` in a loop of another kind adds no operations.
-    if not ends or len(ends) != len(later) or len(longer.operations) <= len(program.operations):
+    if not ends or len(ends) != len(later):
         return None
     pairs = list[tuple[int, int]]()
     for one, other in zip(ends, later, strict=True):
@@ -251,8 +273,13 @@ def compare_programs(
     if find_producers(program).get(program.result, -1) < ends[-1].start:
         pairs.append((program.result, longer.result))
     runs = zip(further[1], find_runs(longer, further[1]), strict=True)
+    tail = later[-1].stop - len(ends[-1])  # after the last loop, which may end within a step
     added = frozenset(
-        longer.operations[number].where for each, run in runs if each.turned for number in run
+        longer.operations[number].where
+        for each, run in runs
+        if each.turned
+        for number in run
+        if number < tail and longer.operations[number].where
     )
     return Longer(program, longer, pairs, added, {**endings})
 
@@ -297,6 +324,8 @@ def pair_read(
         if describe(operation) != describe(again):
             return None
         for slot, after in zip(operation.inputs, again.inputs, strict=True):
+            if slot in one[0].constants and after in other[0].constants:
+                continue  # such as a number of steps
             if slot not in inside:
                 pairs.append((slot, after))
             elif inside[slot] != after:

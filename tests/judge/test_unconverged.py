@@ -356,7 +356,6 @@ def test_the_gradient_of_a_fixed_point_is_near_that_of_the_loss() -> None:
     assert describe_early(state_subject({0: NEAR}), [failing]) == []
     beyond = state_found(0, fails=True, error=0.1)
     assert describe_early(state_subject({0: state_limit(1.1)}), [beyond]) == []
-    assert describe_early(subject, [state_found(1, fails=True)]) == []
 
 
 def test_where_terms_cancel_a_gradient_is_as_uncertain_as_rounding_shows() -> None:
@@ -373,6 +372,63 @@ def test_where_terms_cancel_a_gradient_is_as_uncertain_as_rounding_shows() -> No
     assert allow((further, limit)) is None
     largest = failing._replace(submitted={"w": np.full(2, 1 + 1.1 * MOST)})
     assert allow((largest, limit._replace(apart=2.0**-15))) is None
+
+
+def test_a_loop_that_ends_too_early_by_decision_leaves_a_fixed_point_undecided() -> None:
+    """Whoever states a tolerance means the fixed point; so many steps may be the loss itself."""
+    limit = state_limit(1 + 1e-3, 4 * MOST)._replace(by_decision=True)
+    failing = state_found(0, fails=True, error=2e-3)
+    found = allow((failing, limit))
+    assert not found.fails
+    (doubt,) = found.doubts
+    assert doubt.startswith(
+        "At the parameters given, the iteration of your loss there ends before its fixed"
+    )
+    assert allow((failing, limit._replace(by_decision=False))) is None
+    assert allow((failing, limit._replace(apart=2 * SAID / SECOND_DERIVATIVES))) is None
+    wrong = state_found(0, fails=True, error=0.5)
+    assert allow((wrong, limit)) is None
+    drawn = state_found(1, fails=True, error=2e-3)
+    kept = allow((drawn, limit), *state_right(SEVERAL))
+    assert kept.doubts == ()
+    assert len(kept.compared) == SEVERAL  # it is left out
+    few = allow((drawn, limit), *state_right(SEVERAL - 1))
+    assert len(few.compared) == SEVERAL
+    assert few.doubts[0].startswith("At a case, the iteration")
+    other = state_found(2, fails=True), NEAR
+    assert allow((failing, limit), other) is None
+    explained = state_found(3, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    beside = allow((failing, limit), explained, other)
+    assert beside.fails
+    assert beside.doubts == ()
+    assert [each.fails for each in beside.settled] == [True, False, True]
+
+
+def test_a_doubt_is_the_first_sentence_of_a_report_that_decides_nothing() -> None:
+    def gradients(p: Any) -> Any:
+        a = 1 + 0.01 * np.tanh(p["w"])
+        return {"w": WEIGHTS * 0.01 * (1 - np.tanh(p["w"]) ** 2) / (3 * a ** (2 / 3))}
+
+    def take_root(p: Any) -> Any:
+        a = 1 + 0.01 * np.tanh(p["w"])
+        z = (2.0005 + a) / 3
+        while np.max(np.abs(z**3 - a)) > 0.05:
+            z = z - (z**3 - a) / (3 * z * z)
+        return WEIGHTS @ (z - 1)
+
+    params = {"w": np.random.default_rng(3).normal(size=4) * 0.1}
+    report = verify_own_model(gradients, take_root, params, cases=4, timeout=1)
+    assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    assert "ends before its fixed point" in report.notes[0]
+
+
+def test_a_case_is_left_out_where_a_loop_of_one_kind_has_not_converged() -> None:
+    failing = state_found(1, fails=True)
+    subject = state_subject({})
+    subject.find_limits = lambda case: iter([FAR, NEAR])
+    assert is_left_out(subject, failing)
+    subject.find_limits = lambda case: iter([NEAR, NEAR])
+    assert not is_left_out(subject, failing)
 
 
 def test_the_kind_of_loop_that_explains_is_the_one_compared_with() -> None:

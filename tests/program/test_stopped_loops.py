@@ -1,5 +1,6 @@
 """Loops that end by a decision take further steps, and lead to the fixed point."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from bptt_verifier.program.stopped_loops import (
     Longer,
     Steered,
     continue_loops,
-    may_end_loop,
+    leaves_loop,
 )
 from bptt_verifier.reference.own_loss import prepare
 
@@ -277,6 +278,59 @@ def test_a_loss_that_cannot_be_traced_again_takes_none() -> None:
     assert continue_loops(lambda decisions: None, W) is None
 
 
+def count_endings(p: Any) -> Any:
+    """The loop ends after three small steps in a row, whose size depends on their number."""
+    z, small, k = np.zeros(3), 0, 0
+    while small < 3:
+        k += 1
+        new = z + (1 - 0.5 / k) * (np.tanh(A @ z + p["w"]) - z)
+        if np.linalg.norm(new - z) < 1e-4:
+            small += 1
+        else:
+            small = 0
+        z = new
+    return z
+
+
+def raise_flag(p: Any) -> Any:
+    z, done = np.zeros(3), False
+    while not done:
+        new = np.tanh(A @ z + p["w"])
+        if np.linalg.norm(new - z) < 1e-4:
+            done = True
+        z = new
+    return np.tanh(z)
+
+
+def raise_flag_exactly(p: Any) -> Any:
+    return np.tanh(iterate(p))
+
+
+@pytest.mark.parametrize(
+    ("state", "exact", "patient"),
+    [(count_endings, iterate, True), (raise_flag, raise_flag_exactly, False)],
+)
+def test_a_decision_may_count_or_set_what_ends_the_loop(
+    state: Any, exact: Any, patient: bool
+) -> None:
+    found, _ = continue_loss(state)
+    assert found is not None
+    assert found.patient is patient
+    true, before = find_gradient(exact), find_gradient(state)
+    with isolate_float64(state):
+        limit = found.find_limit(W)
+    assert limit is not None
+    assert limit.by_decision
+    error = np.max(np.abs(limit.gradients["w"] - true))
+    assert error <= np.max(np.abs(before - true)) / 16
+    again, made = continue_loss(state, known=found.endings, patient=patient)
+    assert again is not None
+    assert len(made) == 2
+    lines = inspect.getsourcelines(state)
+    inside = range(lines[1], lines[1] + len(lines[0]) - 1)  # not what follows the loop
+    assert all(where[0].line in inside for where in found.added)
+
+
 def test_known_endings_are_tried_first() -> None:
     first, made = continue_loss(solve_two)
     assert first is not None
@@ -340,6 +394,13 @@ def test_a_decision_that_ends_a_loop_is_turned_around(ending: bool) -> None:
     assert steer(steered, [ending]) == [ending]
     halved = Steered({(): ending}, halved=2)
     assert steer(halved, [ending] * (LEAST // 4 + 1)) == [going] * (LEAST // 4) + [ending]
+    counted = Steered({(): ending}, halved=9, patient=True)
+    outcomes = [going] + [ending] * 3 + [going, ending, ending]
+    assert steer(counted, outcomes) == [going, going, ending, ending, going, going, ending]
+    few = Steered({(): ending}, halved=9, expected={(): 1})
+    assert steer(few, [ending, ending]) == [going, ending]
+    with pytest.raises(UntraceableError, match="more loops end"):
+        few.steer((), ending)
     endless = Steered({(): ending})
     assert steer(endless, [ending] * LEAST + [going] * LEAST) == [going] * 2 * LEAST
     with pytest.raises(UntraceableError, match="does not end"):
@@ -381,14 +442,14 @@ while norm > tolerance:
 def test_an_if_without_a_way_out_ends_no_loop(tmp_path: Any, line: int, may: bool) -> None:
     file = tmp_path / "loops.py"
     file.write_text(LINES)
-    assert may_end_loop((Place(str(file), line, 0, 1),)) is may
+    assert leaves_loop((Place(str(file), line, 0, 1),)) is may
 
 
 def test_what_cannot_be_read_may_end_a_loop(tmp_path: Any) -> None:
     file = tmp_path / "cell.py"
     file.write_text("%matplotlib inline\nif a: pass\n")
-    assert may_end_loop((Place(str(file), 2, 0, 1),))
-    assert may_end_loop((Place(str(tmp_path / "none.py"), 2, 0, 1),))
+    assert leaves_loop((Place(str(file), 2, 0, 1),))
+    assert leaves_loop((Place(str(tmp_path / "none.py"), 2, 0, 1),))
 
 
 def test_integers_are_noted_as_they_are() -> None:
