@@ -85,7 +85,8 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
         if noted is not None:
             every = found.compared, found.allowed, found.settled
             chosen, allowed, settled = ([each[n] for n in kept] for each in every)
-            return Kept(chosen, allowed, settled, (*said, *noted), found.doubts)
+            doubts = (*found.doubts, *doubt_many(len(left), len(compared)))
+            return Kept(chosen, allowed, settled, (*said, *noted), doubts)
         found = keep(early, said, describe_early(subject, [compared[n] for n in early]))
         if not found.fails:
             return found
@@ -100,6 +101,14 @@ def find_early(
         (n, compare_with_limit(subject, compared[n], SAID, by_decision=True)) for n in numbers
     )
     return {n: each[0] for n, each in against if each is not None}
+
+
+def doubt_many(left: int, every: int) -> list[str]:
+    """Say so where more cases would be left out than are kept: the loss may be none of a limit."""
+    return [
+        f"{left} of {every} cases are too many to leave out: let the iteration of the loss take "
+        "more steps, so that it converges."
+    ] * (2 * left > every)
 
 
 def describe_left(

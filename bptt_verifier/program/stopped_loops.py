@@ -112,10 +112,14 @@ class Steered(Decisions):
 
 def find_site() -> Site:
     """Find what each of the user's frames evaluates, within one call of the loss."""
-    found, frame = list[Place](), sys._getframe(1)
+    found, frame, before = list[Place](), sys._getframe(1), None
     while frame is not None and frame.f_code.co_filename != tracing.__file__:
-        if is_of_user(frame.f_code.co_filename):
-            found.append(place_of_frame(frame))  # the test of a `while` stands twice in its code
+        code, at = frame.f_code, frame.f_lasti
+        # One function that calls itself is at one place; the test of a `while` stands twice in it.
+        if is_of_user(code.co_filename) and (code, at) != before:
+            place = place_of_frame(frame)
+            found += [place] if found[-1:] != [place] else []
+        before = code, at
         frame = frame.f_back  # type: ignore[assignment]
     return tuple(found)
 

@@ -286,6 +286,15 @@ def test_what_disagrees_is_left_out_where_several_cases_have_converged() -> None
     assert allow((failing, FAR), *state_right(SEVERAL - 1)) is None
 
 
+def test_nothing_is_decided_where_more_cases_are_left_out_than_kept() -> None:
+    failing = [(state_found(1 + k, fails=True), FAR) for k in range(SEVERAL + 1)]
+    assert allow(*failing[:SEVERAL], *state_right(SEVERAL)).doubts == ()
+    found = allow(*failing, *state_right(SEVERAL))
+    assert len(found.compared) == SEVERAL
+    (doubt,) = found.doubts
+    assert doubt.startswith("5 of 9 cases are too many to leave out")
+
+
 def test_what_agrees_is_kept_where_the_iteration_has_not_converged() -> None:
     found = allow(
         (state_found(1, fails=True), FAR), (state_found(2, fails=False), FAR),
