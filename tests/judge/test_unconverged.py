@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge import own_model
+from bptt_verifier.judge.own_model import TRIED, OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import (
     MOST,
@@ -150,6 +151,49 @@ def test_a_loop_that_a_loose_tolerance_ends_at_once_has_a_fixed_point(
         said = " at `while np.max(np.abs(z**3 - a)) > 1e-4:` ("
         assert any(f"the iteration of your loss{said}" in note for note in report.notes)
         assert report.cases == 24
+
+
+@pytest.mark.rest
+def test_further_steps_are_traced_once_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, find = list[Any](), own_model.continue_loops
+
+    def count(trace: Any, params: Any, known: Any, *, patient: bool) -> Any:
+        asked.append((dict(known), patient))
+        return find(trace, params, known, patient=patient)
+
+    monkeypatch.setattr(own_model, "continue_loops", count)
+
+    def take(p: Any) -> Any:
+        z, small = p["w"], 0
+        while small < 2:
+            new = z - 0.9 * (z - 0.1 * np.tanh(p["w"]))
+            small = small + 1 if np.max(np.abs(new - z)) < 1e-3 else 0
+            z = new
+        return np.sum(z)
+
+    own = OwnSubject(prepare(take, {"w": np.array([0.3, -0.5])}, cases=1))
+    given = own.model.make_case(Point(0))
+    limits = [*own.find_limits(given)]
+    assert [limit.by_decision for limit in limits].count(True) == 1
+    assert [*own.find_limits(given)][-1].gradients.keys() == {"w"}
+    assert asked == [({}, False)]
+    assert own.find_iterated(given)
+    further = given._replace(arguments={"w": np.array([300.0, 0.1])})  # takes more steps
+    assert [*own.find_limits(further)][-1].by_decision
+    known, patient = asked[-1]
+    assert len(asked) == 2
+    assert patient
+    assert [site[0].text.startswith("small = ") for site in known] == [True]
+
+    def branch(p: Any) -> Any:
+        return np.sum(np.tanh(p["w"])) if np.sum(p["w"]) > 0 else np.sum(p["w"])
+
+    asked.clear()
+    other = OwnSubject(prepare(branch, {"w": np.array([0.3, 0.5])}, cases=1))
+    given = other.model.make_case(Point(0))
+    assert [each for _ in range(TRIED + 1) for each in other.find_limits(given)] == []
+    assert len(asked) == TRIED
+    assert other.describe_iteration(given) == ""
 
 
 AMOUNT = {"c": np.array([0.4, 0.9])}
