@@ -249,8 +249,8 @@ class OwnSubject(Subject):
         program, iterations = self.find_iterations(case)
         inner = [each for each in iterations if not any(contains(each, o) for o in iterations)]
         places = find_place(program, inner[-1]) if program and inner else ()
-        ends = [site[0] for each in self.longer.get(id(program), []) for site in each.endings]
-        place = next(iter([*places, *ends]), None)
+        sites = [site for each in self.longer.get(id(program), []) for site in each.endings]
+        place = next(iter([*places, *(site[0] for site in sites if site)]), None)
         return f" at `{place.text}` ({place})" if place else ""
 
     def find_iterations(self, case: Case) -> tuple[Program | None, list[Iteration]]:

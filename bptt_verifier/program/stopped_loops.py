@@ -126,10 +126,10 @@ def find_site() -> Site:
 
 def leaves_loop(site: Site) -> bool:
     """Tell whether a decision may leave a loop: not that of an `if` without `break` or `return`."""
-    place = site[0]
     try:
+        place = site[0]
         tree = ast.parse("".join(place.lines))
-    except (SyntaxError, ValueError):
+    except (IndexError, SyntaxError, ValueError):  # an installed loss has no frames of the user's
         return True
     branches = [
         node

@@ -469,6 +469,7 @@ def test_what_cannot_be_read_may_end_a_loop(tmp_path: Any) -> None:
     file.write_text("%matplotlib inline\nif a: pass\n")
     assert leaves_loop((Place(str(file), 2, 0, 1),))
     assert leaves_loop((Place(str(tmp_path / "none.py"), 2, 0, 1),))
+    assert leaves_loop(())
 
 
 def test_integers_are_noted_as_they_are() -> None:
