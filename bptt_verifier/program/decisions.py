@@ -18,7 +18,7 @@ import numpy as np
 from bptt_verifier.program.source_lines import Place, is_of_user, place_of_frame
 from bptt_verifier.tolerance.comparison import Array
 
-# Beyond this, compiling the trace takes a minute, and differences are faster.
+# Beyond this, tracing and evaluating it on every path takes minutes, and differences are faster.
 OPERATIONS, SECONDS = 10_000, 10.0
 REMAINDER = 6  # the argument of the instruction BINARY_OP for %
 
@@ -38,7 +38,9 @@ class UntraceableError(BaseException):
 class Decisions:
     """The decisions of one trace: traced values, and their outcomes at the point at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, longer: int = 1) -> None:
+        """Collect decisions; a trace that is `longer` may have that many times the operations."""
+        self.most, self.limit = longer * OPERATIONS, longer * SECONDS
         self.operations, self.start = 0, 0.0
         self.values: list[Any] = []
         self.outcomes: list[Array] = []
@@ -50,7 +52,7 @@ class Decisions:
         # What imports PyTorch's tracer comes before the first, and other processes do not count.
         self.start = self.start if self.operations else time.thread_time()
         self.operations += 1
-        if self.operations > OPERATIONS or time.thread_time() - self.start > SECONDS:
+        if self.operations > self.most or time.thread_time() - self.start > self.limit:
             raise UntraceableError(f"its trace has too many operations, {self.operations} so far")
 
     def note(self, value: Any, outcome: Any) -> Any:

@@ -225,7 +225,7 @@ def trace_ufunc(
         how = {"signature": signature, "casting": "unsafe"}
     loop = ufunc.resolve_dtypes((*weak, *[None] * ufunc.nout), **how)
     operands: list[Any] = [
-        x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
+        x if isinstance(x, jax.Array) and x.dtype == dtype else convert(x, dtype)
         for x, dtype in zip(given, loop[: ufunc.nin], strict=True)
     ]
     if "where" in options:  # where nothing is computed, a derivative may be infinite
@@ -250,6 +250,11 @@ def trace_ufunc(
         return known[key][0]
 
     return compare
+
+
+def convert(x: Any, dtype: Any) -> Any:
+    """Convert a traced value or a constant to a dtype."""
+    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
 
 
 def identify(x: Any) -> Any:

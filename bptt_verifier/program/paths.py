@@ -6,7 +6,8 @@ that of the points at which all its decisions have the same outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -14,10 +15,10 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import Decisions
+from bptt_verifier.program.jax_gradients import LONG, compile_gradient
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.precision import compile_gradient
 from bptt_verifier.program.source_lines import Place
-from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.trace import Program, find_outcomes, trace
 from bptt_verifier.program.zero_cotangents import keep_zeros, keep_zeros_of
 
 Point = Mapping[str, Array]
@@ -26,18 +27,21 @@ Scalar = Callable[[Any], Any]  # a loss as a function of JAX arrays
 Gradient = Callable[..., tuple[Any, dict[str, Any], list[Any]]]
 
 FULL = np.dtype(np.float64)
-MOST = 12  # paths of a setting; points on others are left out
+MOST, OPERATIONS = 12, 30_000  # paths of a setting, and their operations in all but the last
+LONGEST = 3 * LONG  # operations of a first path that is compiled, in five seconds
 
 
 class Path(NamedTuple):
     """One path: its program, and the function that computes its loss, gradient and decisions.
 
     `keeping` is what serves in their place where autodiff multiplies zero by an infinite slope.
+    Where the gradient is `interpreted`, whether a point takes the path is found before it.
     """
 
     program: Program
     gradient: Gradient
     keeping: Path | None = None
+    interpreted: bool = False
 
 
 class Followed(NamedTuple):
@@ -53,12 +57,20 @@ class Followed(NamedTuple):
 
 
 class Paths:
-    """The paths of one loss, for parameters of certain shapes."""
+    """The paths of one loss, for parameters of certain shapes.
+
+    Beyond the largest number of paths, and of their operations, points on others are left out.
+    """
 
     def __init__(
-        self, scalar_at: Callable[[Point], Scalar], forget: Callable[[], None] = lambda: None
+        self,
+        scalar_at: Callable[[Point], Scalar],
+        forget: Callable[[], None] = lambda: None,
+        most: int = MOST,
+        operations: int = OPERATIONS,
     ) -> None:
         self.scalar_at, self.forget = scalar_at, forget
+        self.most, self.operations = most, operations
         self.known: list[Path] = []
         self.keeps_zeros = False  # some gradient is finite only where zeros stay zero (N8)
 
@@ -66,8 +78,13 @@ class Paths:
         """Trace the path that a point takes, and compile its gradient."""
         scalar = self.scalar_at(point)
         program = self.retrace(point, scalar)
-        keeping = Path(keep_zeros_of(program), compile_gradient(scalar, keep_zeros, self.forget))
-        self.known.append(Path(program, compile_gradient(scalar, forget=self.forget), keeping))
+        # A loss without decisions has one path, and may be a short loop of JAX.
+        longest = LONG if self.known else LONGEST
+        interpreted = bool(program.decided) and len(program.operations) > longest
+        differentiate = partial(compile_gradient, scalar, interpreted=interpreted)
+        gradient = differentiate(forget=self.forget)
+        keeping = Path(keep_zeros_of(program), differentiate(keep_zeros, self.forget))
+        self.known.append(Path(program, gradient, keeping, interpreted))
         return self.known[-1]
 
     def retrace(
@@ -78,17 +95,27 @@ class Paths:
         self.forget()
         return prune(trace(lambda params, _: traced(params), point, decisions))
 
-    def follow(self, point: Point, most: int = MOST, first: bool = True) -> Followed | None:
-        """Compute the loss and gradient at a point; None beyond the largest number of paths.
+    def follow(self, point: Point, first: bool = True, *, limited: bool = True) -> Followed | None:
+        """Compute the loss and gradient at a point; None beyond the number of paths, if `limited`.
 
         To keep zeros (N8), the loss is compiled a second time. Where `first` is false, a gradient
         that is not finite stays so until another point has needed that compilation.
         """
+        made: Sequence[Any] = ()  # decisions at the point, as far as they are known
         for path in self.known:
+            outcomes = path.program.outcomes
+            if not all(map(np.array_equal, made, outcomes)) or len(made) > len(outcomes):
+                continue
+            if path.interpreted:
+                made = max(made, find_outcomes(path.program, point), key=len)
+                if not all(map(np.array_equal, made, outcomes)):
+                    continue
             loss, slopes, decided = path.gradient(point, again=False)
-            if all(map(np.array_equal, decided, path.program.outcomes)):
+            if all(map(np.array_equal, decided, outcomes)):
                 return self.keep_finite(Followed(path, loss, slopes), point, first)
-        if len(self.known) >= most:
+            made = max(made, list_valid(decided, outcomes), key=len)
+        traced = sum(len(path.program.operations) for path in self.known)
+        if limited and (len(self.known) >= self.most or traced > self.operations):
             return None
         path = self.trace(point)
         loss, slopes, _ = path.gradient(point, again=False)
@@ -121,6 +148,12 @@ def keep_finite(followed: Followed, point: Point) -> Followed:
             if are_finite(slopes):
                 return Followed(each, loss, slopes, each is path.keeping)
     return followed
+
+
+def list_valid(decided: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
+    """List what was decided on a path up to the first that differs, which leaves the path."""
+    alike = map(np.array_equal, decided, outcomes)
+    return [*decided][: 1 + next(number for number, same in enumerate(alike) if not same)]
 
 
 def are_finite(slopes: Mapping[str, Any]) -> bool:

@@ -26,10 +26,11 @@ from bptt_verifier.program.fixed_points import (
 )
 from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.program.source_lines import Place, is_of_user, place_of_frame
-from bptt_verifier.program.trace import Params, Program, forward
+from bptt_verifier.program.trace import Params, Program, forward, takes_path
 
 LEAST = 16  # further steps of a loop that has taken few
 HALVINGS = 5  # of the number of further steps, where that many give no finite numbers
+LONGER = 4  # times the operations that a trace may have
 MOST = 4  # decisions of which it is tried whether they end a loop
 
 Site = tuple[Place, ...]  # what the user's frames evaluate, the innermost first
@@ -62,7 +63,7 @@ class Steered(Decisions):
         patient: bool = False,
         expected: Mapping[Site, int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(LONGER)
         self.loops, self.expected = Counter[Site](), expected or {}
         self.endings, self.usual, self.halved = endings or {}, usual or {}, halved
         self.patient, self.counted = patient, set[Site]()
@@ -168,12 +169,7 @@ class Longer(NamedTuple):
 
     def has_path(self, params: Params) -> bool:
         """Tell whether the loss makes the same decisions at these parameters, with both."""
-        for program in (self.program, self.longer):
-            values = forward(program, params)
-            made = (values[slot][0] for slot in program.decided)
-            if not all(map(np.array_equal, made, program.outcomes)):
-                return False
-        return True
+        return all(takes_path(program, params) for program in (self.program, self.longer))
 
     def measure_change(self, values: Sequence[Any], moved: Sequence[Any]) -> float:
         """Measure by what part further steps change what is read after a loop; NaN is one of it."""

@@ -113,7 +113,9 @@ class Site(NamedTuple):
 class Tracing:
     """A program in the making: its operations, its constants and the number of slots used."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, placed: bool = True) -> None:
+        """Begin a program; where it is not `placed`, its operations have no places in the code."""
+        self.placed = placed
         self.operations: list[Operation] = []
         self.constants: dict[int, Any] = {}
         self.used = 0
@@ -147,7 +149,8 @@ class Tracing:
             if not equation.outvars:
                 continue  # it prints, or checks something
             operands = [slot(atom) for atom in equation.invars]
-            own = tuple(place for place in places(equation) if place not in site.where)
+            found = places(equation) if self.placed else ()
+            own = tuple(place for place in found if place not in site.where)
             inside = site._replace(position=(*site.position, number))
             here = inside if site.position else Site((*own, *site.where))
             results = self.add(equation, operands, here)
@@ -333,7 +336,7 @@ def forward(
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
         values[slot] = value[None]
-        if not fits_float32(value):
+        if errors is not EXACTLY and not fits_float32(value):
             values[slot] = errors.add(value[None], np.abs(value[None]))
     for name, slot in program.leaves.items():
         value = np.asarray(params[name], np.float64)[None]
@@ -352,6 +355,33 @@ def forward(
                     most = errors.measure(values[slot]) / DIGITS
                     values[slot] = errors.add(values[slot], total, most)
     return values
+
+
+def find_outcomes(program: Program, params: Params) -> list[Any]:
+    """Find the outcomes of the decisions of a path at a point, up to the first that differs."""
+    values: list[Any] = [None] * program.slots
+    for slot, value in program.constants.items():
+        values[slot] = value[None]
+    for name, slot in program.leaves.items():
+        values[slot] = np.asarray(params[name], np.float64)[None]
+    operations, found = iter(program.operations), list[Any]()
+    with np.errstate(all="ignore"):
+        for slot, outcome in zip(program.decided, program.outcomes, strict=True):
+            while values[slot] is None:
+                equation = next(operations)
+                results = evaluate(equation, [values[n] for n in equation.inputs], EXACTLY)
+                for output, result in zip(equation.outputs, results, strict=True):
+                    values[output] = result
+            found.append(values[slot][0])
+            if not np.array_equal(found[-1], outcome):
+                break
+    return found
+
+
+def takes_path(program: Program, params: Params) -> bool:
+    """Tell whether a point takes the path of a program."""
+    found = find_outcomes(program, params)
+    return all(map(np.array_equal, found, program.outcomes))
 
 
 def list_terms(program: Program, equation: Operation, values: Sequence[Any]) -> list[int]:

@@ -3,7 +3,6 @@
 docs/derivation.md, section 10, has the rules.
 """
 
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -130,7 +129,7 @@ class OwnModel(NamedTuple):
     def follow(self, params: Mapping[str, Array], setting: int) -> Followed:
         """Compute the loss and gradient at a point, on whatever path it takes there."""
         with self.name_loss():
-            found = self.paths[setting].follow(widen(params), most=sys.maxsize)
+            found = self.paths[setting].follow(widen(params), limited=False)
         assert found is not None
         return found
 

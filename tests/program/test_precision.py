@@ -16,8 +16,6 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program import precision
 from bptt_verifier.program.precision import (
-    compile_gradient,
-    count_operations,
     forget_other_precision,
     is_of_library,
     use_float64,
@@ -233,78 +231,6 @@ def test_gradients_of_compiled_code_with_numpy_indices_get_a_verdict(
     gradients = jax.jit(lambda p: {"E": factor * jax.grad(loss)(p)["E"]})
     report = verify_own_model(gradients, loss, params, cases=3)
     assert report.verdict.value == verdict, str(report)
-
-
-def repeat_maximum(a: Any) -> Any:
-    """The maximum, inside a loop."""
-    return jax.lax.fori_loop(0, 2, lambda _, total: total + jnp.max(a), 0.0)
-
-
-@pytest.mark.parametrize(("part", "runs"), [(jnp.sum, 1), (jnp.max, 2), (repeat_maximum, 2)])
-def test_a_gradient_that_is_not_finite_is_evaluated_again_for_a_maximum_alone(
-    part: Callable[[Any], Any], runs: int
-) -> None:
-    count = 0
-
-    def loss(p: Params) -> Any:
-        nonlocal count
-        count += 1
-        return jnp.sum(jnp.sqrt(p["a"])) + part(p["a"])
-
-    with use_float64():
-        _, slopes, _ = compile_gradient(loss)({"a": np.array([0.0, 1.0])})
-    assert not np.isfinite(slopes["a"]).all()
-    assert count == runs
-
-
-def test_a_loss_that_raises_as_it_is_evaluated_again_keeps_its_first_values() -> None:
-    def loss(p: Params) -> Any:
-        calls.append(p)
-        if len(calls) > 1:
-            raise ZeroDivisionError
-        return jnp.sum(jnp.sqrt(p["a"])) + jnp.max(p["a"])
-
-    calls: list[Params] = []
-    with use_float64():
-        value, slopes, decided = compile_gradient(loss)({"a": np.array([0.0, 1.0])})
-    assert (float(value), len(calls), decided) == (2.0, 2, [])
-    assert slopes["a"].shape == (2,)
-
-
-def test_operations_are_counted_inside_calls_and_loops_as_well() -> None:
-    def step(h: Any, x_t: Any) -> Any:
-        return jnp.tanh(h) * x_t, None
-
-    def loss(h: Any, x: Any) -> Any:
-        return 2.0 * jax.lax.scan(step, jax.jit(jnp.sin)(h), x)[0]
-
-    counted = count_operations(jax.make_jaxpr(loss)(np.ones(()), np.ones(3)).jaxpr)
-    assert counted == len("jit sin scan tanh mul mul".split())
-
-
-def test_the_kernels_of_long_traces_are_compiled_without_copies_of_operations(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """JAX refuses an option that it does not know; the right one leaves the numbers alone."""
-
-    def loss(p: Params) -> Any:
-        a = p["a"]
-        for _ in range(20):
-            a = jnp.tanh(a) * 1.5
-        return jnp.sum(a)
-
-    def compute() -> Any:
-        with use_float64():
-            return compile_gradient(loss)({"a": np.array([0.5, 1.0])})[1]["a"]
-
-    fused = compute()
-    monkeypatch.setattr(precision, "LONG", 50)
-    np.testing.assert_allclose(compute(), fused, rtol=1e-13)
-    monkeypatch.setattr(precision, "UNFUSED", {"xla_no_such_option": True})
-    with pytest.raises(Exception, match="xla_no_such_option"):
-        compute()
-    monkeypatch.setattr(precision, "LONG", 10_000)
-    np.testing.assert_array_equal(compute(), fused)
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])

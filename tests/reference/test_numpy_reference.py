@@ -82,13 +82,13 @@ def test_paths_are_traced_once_and_at_most_so_many() -> None:
 
         return over_jax(lambda p: abs(p["b"][0]) if p["b"][0] > 0 else p["b"][1] ** 2, point)
 
-    paths = Paths(scalar_at)
+    paths = Paths(scalar_at, most=2)
     with use_float64():
-        found = [paths.follow(point, most=2) for point in points]
+        found = [paths.follow(point) for point in points]
         assert [each and float(each.loss) for each in found] == [1.0, 1.0, 2.0]
         first, second, third = (each and each.path for each in found)
         assert first is third is not second
-        assert Paths(scalar_at).follow(points[0], most=0) is None
+        assert Paths(scalar_at, most=0).follow(points[0]) is None
 
 
 @pytest.mark.rest
