@@ -23,6 +23,8 @@ from bptt_verifier.tolerance.noise import SAFETY
 
 # An implicit gradient may err by this many times the relative error of the values that it reads.
 SECOND_DERIVATIVES = 16
+# Where a gradient has an iteration of its own, it may err by many times more.
+OWN_ITERATIONS = 64 * SECOND_DERIVATIVES
 SEVERAL = 4  # cases in which the iteration has converged, at least
 # The distance to the fixed point's gradient that is allowed, and that is spoken of: parts of it.
 MOST, SAID = 2.0**-10, 2.0**-4
@@ -58,7 +60,8 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     against = ((n, compare_with_limit(subject, each)) for n, each in enumerate(compared))
     nearly = {n: each[0] for n, each in against if each is not None}
     failing = [n for n, each in enumerate(compared) if n not in nearly and list_failing(each)]
-    near = bool(failing) and converges_at_home(subject, compared)
+    agreeing = [nearly.get(n, each) for n, each in enumerate(compared)]
+    near = bool(failing) and converges_at_home(subject, agreeing)
     left = [n for n in failing if is_left_out(subject, compared[n], brief=bool(nearly), near=near)]
     names = list(dict.fromkeys(name for each in compared for name in each.gradients))
     # What scatters like rounding needs no other excuse, unless it scatters by all of a gradient.
@@ -97,17 +100,25 @@ def find_early(
     subject: Subject, compared: Sequence[Compared], numbers: Sequence[int]
 ) -> dict[int, Compared]:
     """Find the cases whose gradients may be those of a fixed point that a loop ends far from."""
-    against = (
-        (n, compare_with_limit(subject, compared[n], SAID, by_decision=True)) for n in numbers
-    )
+    against = ((n, compare_early(subject, compared[n], by_decision=True)) for n in numbers)
     return {n: each[0] for n, each in against if each is not None}
+
+
+def compare_early(
+    subject: Subject, found: Compared, *, by_decision: bool
+) -> tuple[Compared, Limit] | None:
+    """Compare with a fixed point that a loop may have ended too far from to decide."""
+    loosely = compare_with_limit(subject, found, SAID, by_decision=by_decision)
+    if loosely is not None:
+        return loosely
+    return compare_with_limit(subject, found, by_decision=True, times=OWN_ITERATIONS)
 
 
 def doubt_many(left: int, every: int) -> list[str]:
     """Say so where more cases would be left out than are kept: the loss may be none of a limit."""
     return [
         f"{left} of {every} cases are too many to leave out: let the iteration of the loss take "
-        "more steps, so that it converges."
+        "more steps, if it converges then, or judge the parameters given alone: --case 0."
     ] * (2 * left > every)
 
 
@@ -139,22 +150,27 @@ def describe_left(
 
 
 def compare_with_limit(
-    subject: Subject, found: Compared, most: float = MOST, *, by_decision: bool = False
+    subject: Subject,
+    found: Compared,
+    most: float = MOST,
+    *,
+    by_decision: bool = False,
+    times: float = SECOND_DERIVATIVES,
 ) -> tuple[Compared, Limit] | None:
     """Compare with the gradients of the fixed points; None where that explains nothing.
 
-    They may be uncertain by `most` of their largest entries, and be of loops that end
-    `by_decision` alone.
+    They may be uncertain by `times` the error of the values, by `most` of their largest entries,
+    and be of loops that end `by_decision` alone.
     """
     if not list_failing(found):
         return None
     for limit in subject.find_limits(found.case):
         if not limit.gradients or not is_near(limit, found, SAID):
             continue
-        if SECOND_DERIVATIVES * limit.apart > most or limit.by_decision < by_decision:
+        if times * limit.apart > most or limit.by_decision < by_decision:
             continue
         values = found.values | limit.gradients
-        for away in find_uncertain(limit, found, most):
+        for away in find_uncertain(limit, found, most, times):
             allowed = found.allowed | {n: found.allowed[n] + each for n, each in away.items()}
             comparisons = compare_all(found.submitted, values, allowed)
             compared = found._replace(values=values, allowed=allowed, comparisons=comparisons)
@@ -163,15 +179,18 @@ def compare_with_limit(
     return None
 
 
-def find_uncertain(limit: Limit, found: Compared, most: float) -> Iterator[dict[str, Array]]:
+def find_uncertain(
+    limit: Limit, found: Compared, most: float, times: float
+) -> Iterator[dict[str, Array]]:
     """Find by how much a gradient of a fixed point may differ at the last values. (N12)
 
-    Where terms cancel, it may be more: what errors of one unit of roundoff do is measured, and
-    larger ones do in proportion.
+    It may read more of the last step than the loss does. Where terms cancel, it may be more: what
+    errors of one unit of roundoff do is measured, and larger ones do in proportion.
     """
     largest = {n: np.max(np.abs(value), initial=0.0) for n, value in limit.gradients.items()}
-    least = SECOND_DERIVATIVES * limit.apart  # (N12)
-    yield {name: least * each for name, each in largest.items()}
+    for apart in (limit.apart, limit.inside):
+        least = min(most, times * apart)  # (N12)
+        yield {name: least * each for name, each in largest.items()}
     ratios = {name: limit.apart / SAFETY / find_unit(found.dtypes[name]) for name in largest}
     with np.errstate(invalid="ignore"):  # of nothing times infinity
         yield {n: np.fmin(most * largest[n], ratios[n] * found.allowed[n]) for n in largest}
@@ -257,13 +276,22 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     for found in sorted(compared, key=lambda each: subject.may_be_outside(each.case)):
         if compare_with_limit(subject, found) is not None:
             continue
-        early = compare_with_limit(subject, found, SAID)
+        early = compare_early(subject, found, by_decision=False)
         if early is None:
             continue
         at_limit, limit = early
         outside = subject.may_be_outside(found.case)
+        at = f"At {found.case.label if outside else 'the parameters given'}"
+        if OWN_ITERATIONS * limit.apart <= MOST:
+            away = max(find_distance(at_limit, name) for name in at_limit.gradients)
+            return [
+                f"{at}, your gradients differ from those of the fixed point that your loss "
+                f"iterates to{subject.describe_iteration(found.case)} by {away:.2g}, and further "
+                f"steps change its values by {limit.apart:.2g} of the largest. If you iterate for "
+                "the gradients, too, take more steps there."
+            ]
         return [
-            f"At {found.case.label if outside else 'the parameters given'}, the iteration of your "
+            f"{at}, the iteration of your "
             f"loss{subject.describe_iteration(found.case)} ends before its fixed point: with "
             f"further steps its values change by {limit.apart:.2g} of the largest, and the "
             f"gradients of the loss by {measure_apart(found, at_limit):.2g}. Yours may be those of "

@@ -16,6 +16,7 @@ from bptt_verifier.program.operations import (
     Operation,
     measure_products,
     pass_back,
+    sum_to_shape,
 )
 from bptt_verifier.program.repeated_factors import (
     LARGE,
@@ -28,6 +29,7 @@ from bptt_verifier.program.rounding import (
     EXACTLY,
     Pending,
     RoundingErrors,
+    align,
     exclude_infinities,
     is_inexact,
 )
@@ -249,8 +251,10 @@ def sweep_back(
                     add(slot, ct, found[one])
             if number in saturating and arriving[0] is not None:  # (N1)
                 start, size, _, rate = saturating[number]
-                ct, a = errors.measure(arriving[0]), errors.measure(values[start])
-                note(start, size * ct + measure_underflow(ct, 2 * rate * a, errors.units))
+                ct = errors.measure(arriving[0])
+                a = align(errors.measure(values[start]), ct.ndim - 1)
+                lost = size * ct + measure_underflow(ct, 2 * rate * a, errors.units)
+                note(start, sum_to_shape(lost, values[start], EXACTLY, exact=True))
             if kept is not None:
                 for slot in set(equation.outputs) - kept:
                     cotangents[slot] = None

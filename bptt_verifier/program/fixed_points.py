@@ -39,15 +39,17 @@ class Iteration(NamedTuple):
 class Limit(NamedTuple):
     """The gradients of the fixed points of iterations, as many as there are.
 
-    The last values are `apart` from the fixed points by this part of their largest entries. Where
-    one of several steps has not converged, `converged` is false, and there are no gradients. A loop
-    that ends `by_decision`, as of a tolerance, is meant to converge.
+    The last values are `apart` from the fixed points by this part of their largest entries, and
+    values of the last step that the loss does not read by `inside`, if they converge. Where one of
+    several steps has not converged, `converged` is false, and there are no gradients. A loop that
+    ends `by_decision`, as of a tolerance, is meant to converge.
     """
 
     converged: bool
     gradients: dict[str, Array]
     apart: float = 0.0
     by_decision: bool = False
+    inside: float = 0.0
 
 
 class Dataflow(NamedTuple):
@@ -191,16 +193,34 @@ def find_limit(program: Program, iterations: Sequence[Iteration], params: Params
     if any(not any(contains(other, each) for other in chosen) for each in far):
         return Limit(False, {})
     if not chosen:
-        return Limit(True, {})
-    ends = {steps[0] for each in chosen for steps in read[iterations.index(each)]}
+        # One that only decides may have ended without what it looked for.
+        unread = (each for each, slots in zip(iterations, read, strict=True) if not slots)
+        return Limit(not any(each.steps >= LONG for each in unread), {})
+    every = [steps for each in chosen for steps in read[iterations.index(each)]]
+    ends = {steps[0] for steps in every}
+    kept = {steps[1]: steps[0] for steps in every if steps[0] in steps[1:]}
     for most in list_numbers(max(each.steps for each in chosen)):
-        continued, later = continue_iterations(program, chosen, most)
+        continued, later = continue_iterations(program, chosen, most, kept)
         moved = forward(continued, params)
         if all(np.isfinite(moved[later[slot]]).all() for slot in ends):
             break  # a secant through two equal points has no slope
     apart = max(find_change(moved[later[slot]], values[slot]) for slot in ends)
+    carried = (slot for each in chosen for slot in list_carried(program, each))
+    changes = [find_change(moved[later[slot]], values[slot]) for slot in carried]
+    inside = max((each for each in changes if each <= NEAR), default=0.0)
     gradients = {name: value[0] for name, value in backward(continued, moved).items()}
-    return Limit(True, gradients, apart)
+    return Limit(True, gradients, apart, inside=inside)
+
+
+def list_carried(program: Program, each: Iteration) -> Iterator[int]:
+    """List the slots of an iteration's last step that a further one would read."""
+    operations, last = program.operations, range(each.end - each.period, each.end)
+    read = {slot for number in last for slot in operations[number].inputs}
+    for number in last:
+        before, after = operations[number - each.period], operations[number]
+        for one, other, dtype in zip(before.outputs, after.outputs, after.dtypes, strict=True):
+            if one in read and is_inexact(dtype):
+                yield other
 
 
 def list_numbers(steps: int) -> list[int]:
@@ -219,22 +239,26 @@ def contains(one: Iteration, other: Iteration) -> bool:
 
 
 def list_read(program: Program, iterations: Sequence[Iteration]) -> list[list[list[int]]]:
-    """List the slots of each iteration's last step that are read after it, each with those before.
+    """List the slots of each iteration that are read after it, with those of its other steps.
 
-    The last step comes first. Numbers that are counted or compared do not converge.
+    What is read comes first, then the last step and those before. It is the result of the last
+    step, or of one alone: a loss may keep the best. Numbers that are counted or compared do not
+    converge.
     """
     operations = program.operations
     last = {slot: n for n, each in enumerate(operations) for slot in each.inputs}
     last[program.result] = len(operations)
-    return [
-        [
-            [operations[at].outputs[k] for at in range(number, each.start - 1, -each.period)]
-            for number in range(each.end - each.period, each.end)
-            for k, slot in enumerate(operations[number].outputs)
-            if last.get(slot, -1) >= each.end and is_inexact(operations[number].dtypes[k])
-        ]
-        for each in iterations
-    ]
+    found = list[list[list[int]]]()
+    for each in iterations:
+        found.append([])
+        for number in range(each.end - each.period, each.end):
+            steps = range(number, each.start - 1, -each.period)
+            for k, dtype in enumerate(operations[number].dtypes):
+                slots = [operations[at].outputs[k] for at in steps]
+                read = [slot for slot in slots if last.get(slot, -1) >= each.end]
+                if read and is_inexact(dtype) and (read[0] == slots[0] or len(read) == 1):
+                    found[-1].append(slots if read[0] == slots[0] else [*read, *slots])
+    return found
 
 
 def is_near(steps: Sequence[Any]) -> bool:
@@ -252,12 +276,16 @@ def find_change(value: Any, before: Any) -> float:
 
 
 def continue_iterations(
-    program: Program, iterations: Sequence[Iteration], most: int
+    program: Program,
+    iterations: Sequence[Iteration],
+    most: int,
+    kept: Mapping[int, int] | None = None,
 ) -> tuple[Program, dict[int, int]]:
     """Repeat the last step of iterations before their values are read.
 
     It is repeated as often as an iteration has steps, and no more often than `most`. Also returns
-    the slot in the longer program of each value of a last step.
+    the slot in the longer program of each value of a last step, and of those that are `kept` in its
+    place, each by that of the last step.
     """
     flow, operations, used = follow_flow(program), list[Operation](), program.slots
     renamed, ends = dict[int, int](), {each.end: each for each in iterations}
@@ -267,6 +295,7 @@ def continue_iterations(
             operations += added
             used += sum(len(each.outputs) for each in added)
             renamed |= last
+            renamed |= {slot: last[of] for of, slot in (kept or {}).items() if of in last}
         if number < len(program.operations):
             operation = program.operations[number]
             inputs = tuple(renamed.get(slot, slot) for slot in operation.inputs)
@@ -286,6 +315,8 @@ def repeat_last_step(
     """Repeat the last step of an iteration; also returns the last slots by those of the last step.
 
     What differs between the last two steps was computed by the iteration, and moves on by a step.
+    So does an entry that a mask keeps as it was, such as one of a row that has converged before
+    others.
     """
     operations, period, added = program.operations, each.period, list[Operation]()
     slots = {number: operations[number].outputs for number in range(each.end)}
@@ -301,6 +332,10 @@ def repeat_last_step(
                 source = flow.producer[slot]
                 output = operations[source].outputs.index(slot)
                 inputs.append(slots[source + number - model][output])
+        keeps = operations[model - period].outputs[0]
+        if operations[model].name == "select_n" and keeps in operations[model].inputs[1:]:
+            new = [n for n, slot in enumerate(operations[model].inputs) if n and slot != keeps]
+            inputs = [inputs[0], *[inputs[new[0] if new else 1]] * (len(inputs) - 1)]
         outputs = operations[model].outputs
         slots[number] = tuple(range(used, used + len(outputs)))
         used += len(outputs)

@@ -15,6 +15,7 @@ import pytest
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import (
     MOST,
+    OWN_ITERATIONS,
     SAID,
     SECOND_DERIVATIVES,
     SEVERAL,
@@ -126,6 +127,10 @@ def test_a_case_near_the_parameters_given_is_left_out_where_the_iteration_conver
         assert allow(near, (state_found(0, fails=False), limit), *state_right(SEVERAL)) is None
     wrong = state_found(0, fails=True), NEAR
     assert allow(near, wrong, *state_right(SEVERAL)) is None
+    nearly = state_found(0, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    found = allow(near, nearly, *others)
+    assert not found.fails
+    assert len(found.compared) == SEVERAL
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -208,6 +213,37 @@ def test_a_loop_that_ends_too_early_by_decision_leaves_a_fixed_point_undecided()
     assert beside.fails
     assert beside.doubts == ()
     assert [each.fails for each in beside.settled] == [True, False, True]
+
+
+def test_gradients_may_read_more_of_the_last_step_than_the_loss_does() -> None:
+    """The largest singular value converges to twice as many digits as its vectors."""
+    failing = state_found(0, fails=True, error=0.9e-6)
+    limit = Limit(True, TRUE, 1e-13, inside=1e-6 / SECOND_DERIVATIVES)
+    assert not allow((failing, limit)).fails
+    assert allow((failing, limit._replace(inside=0.8e-6 / SECOND_DERIVATIVES))) is None
+    largest = state_found(0, fails=True, error=1.1 * MOST)
+    assert allow((largest, limit._replace(inside=2.0**-5))) is None
+
+
+def test_a_gradient_with_an_iteration_of_its_own_may_be_further_away() -> None:
+    """It solves for an eigenvector of the transpose, say, to the tolerance of the loss."""
+    apart = 1e-12
+    limit = Limit(True, TRUE, apart, by_decision=True)
+    failing = state_found(0, fails=True, error=0.9 * OWN_ITERATIONS * apart)
+    found = allow((failing, limit))
+    assert not found.fails
+    (doubt,) = found.doubts
+    assert doubt.startswith(
+        "At the parameters given, your gradients differ from those of the fixed point that your "
+        "loss iterates to there by 9.2e-10, and further steps change its values by 1e-12 of"
+    )
+    assert allow((failing, limit._replace(by_decision=False))) is None
+    further = state_found(0, fails=True, error=1.1 * OWN_ITERATIONS * apart)
+    assert allow((further, limit)) is None
+    loose = MOST / OWN_ITERATIONS
+    failing = state_found(0, fails=True, error=0.9 * MOST)
+    assert allow((failing, limit._replace(apart=1.01 * loose))) is None
+    assert allow((failing, limit._replace(apart=0.99 * loose))) is not None
 
 
 def test_a_case_is_left_out_where_a_loop_of_one_kind_has_not_converged() -> None:

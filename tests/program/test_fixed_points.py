@@ -21,6 +21,8 @@ from bptt_verifier.program.fixed_points import (
     is_near,
     list_numbers,
 )
+from bptt_verifier.program.numpy_code import over_jax
+from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, forward, trace
 
@@ -282,6 +284,100 @@ def test_fewer_steps_are_added_where_a_converged_iteration_has_no_further_one() 
     np.testing.assert_allclose(found.gradients["w"], 0.5 / np.sqrt([2.0, 3.0]), rtol=1e-6)
     assert list_numbers(6) == [6, 3, 1]
     assert list_numbers(1) == [1]
+
+
+def halve_rows(p: Any, xp: Any, steps: int = 30, masked: bool = True) -> Any:
+    """Steps z := z/2 + w/4, of which a row takes no more once it moves by less than 10⁻³."""
+    z, active = xp.array([1.0, 40.0]), xp.array([True, True])
+    for _ in range(steps):
+        new = 0.5 * z + 0.25 * p["w"]
+        moved = abs(new - z)
+        z = xp.where(active, new, z) if masked else new
+        active = active & (moved > 1e-3)
+    return z
+
+
+def test_rows_that_a_mask_keeps_as_they_are_take_further_steps_too() -> None:
+    found = measure(halve_rows, [0.3, 0.4])
+    free = measure(lambda p, xp: halve_rows(p, xp, masked=False), [0.3, 0.4])
+    assert found.converged
+    # The last step of a row has moved it by less than 10⁻³, and as much is left.
+    assert 2e-3 < found.apart < 1e-2
+    assert free.apart < 1e-6
+    np.testing.assert_allclose(found.gradients["w"], 0.5, rtol=1e-8)
+    np.testing.assert_allclose(free.gradients["w"], 0.5, rtol=1e-12)
+
+
+def keep_a_step(p: Any, xp: Any, kept: int, steps: int = 12, rate: float = 0.5) -> Any:
+    """The state of one step, while later ones look for a better one in vain."""
+    z, found = X, X
+    for k in range(steps):
+        z = rate * z + 0.25 * p["w"]
+        found = z if k == kept else found
+    return found
+
+
+def test_a_step_that_is_kept_has_the_limit_of_the_last_one() -> None:
+    found = measure(lambda p, xp: keep_a_step(p, xp, 8), [0.6, 0.8])
+    assert found.converged
+    assert 1e-4 < found.apart < 1e-2
+    np.testing.assert_allclose(found.gradients["w"], 0.5, rtol=1e-3)
+    assert not measure(lambda p, xp: keep_a_step(p, xp, 2), [0.6, 0.8]).converged
+    assert not measure(lambda p, xp: keep_a_step(p, xp, 2, rate=-1.1), [0.6, 0.8]).converged
+
+
+def test_states_that_are_all_read_are_no_step_that_is_kept() -> None:
+    """The sum over a trajectory is of its states, as far as they are from where it ends."""
+
+    def add_up(p: Any, xp: Any) -> Any:
+        z, total = X, []
+        for _ in range(30):
+            z = 0.5 * z + 0.25 * p["w"]
+            total.append(z)
+        return sum(total)
+
+    found = measure(add_up, [0.6, 0.8])
+    assert found.converged
+    assert found.apart < 1e-8
+    np.testing.assert_allclose(found.gradients["w"], differentiate(add_up, [0.6, 0.8]), rtol=1e-6)
+
+
+def test_an_iteration_that_is_not_read_has_not_converged() -> None:
+    """So ends a search that kept what it began with."""
+
+    def lose(p: Any) -> Any:
+        z = 2.0 * X
+        for _ in range(steps):
+            z = np.cos(p["w"] * z)
+            if np.sum(z) > 9:
+                break
+        return np.sum(p["w"] ** 2)
+
+    found = dict[int, Any]()
+    for steps in (LONG - 1, LONG):
+        with use_float64():
+            program = Paths(lambda point: over_jax(lose, point)).retrace(PARAMS)
+            found[steps] = find_limit(program, find_iterations(program), PARAMS)
+    assert found[LONG - 1].converged
+    assert not found[LONG].converged
+
+
+def test_values_that_the_loss_does_not_read_may_be_further_from_their_limits() -> None:
+    """The Rayleigh quotient of a symmetric matrix is twice as precise as its eigenvector."""
+    matrix = np.array([[2.0, 1.0], [1.0, 3.0]])
+
+    def find_eigenvalue(p: Any, xp: Any) -> Any:
+        v = p["w"]
+        for _ in range(9):
+            u = matrix @ v
+            v = u / xp.sqrt(xp.sum(u * u))
+            value = v @ matrix @ v
+        return value
+
+    found = measure(find_eigenvalue, [0.6, 0.8])
+    assert found.converged
+    assert found.inside > 100 * found.apart > 0
+    assert measure(iterate, [0.1, 0.3]).inside == pytest.approx(0.0, abs=1e-12)
 
 
 def test_what_an_unfinished_step_computes_is_no_part_of_the_iteration() -> None:

@@ -55,6 +55,17 @@ def test_a_tie_that_rounding_breaks_is_undecided_and_other_entries_are_not() -> 
     assert allowed[2] < 1e-13
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_weights_divided_by_one_number_have_errors(shape: tuple[int, ...]) -> None:
+    """They are the logistic function of that number, times an array that is not of its shape."""
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(np.array([[1.0], [2.0], [3.0]]) / (2.0 + xp.exp(p["a"])))
+
+    allowed = allowed_of(loss, a=np.full(shape, 0.3))["a"]
+    assert 0 < np.max(allowed) < 1e-13
+
+
 @pytest.mark.table(2)
 @pytest.mark.parametrize("lowest", [-np.inf, -1e38])
 def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
