@@ -177,6 +177,55 @@ def test_further_steps_are_traced_once_for_a_path(monkeypatch: pytest.MonkeyPatc
     assert other.describe_iteration(given) == ""
 
 
+ROWS = np.random.default_rng(2).normal(size=(4, 3))
+
+
+def keep_best(p: Any) -> Any:
+    """The state whose step is the shortest, of a search that gives up where none is shorter."""
+    z = found = np.zeros_like(ROWS)
+    best, failed = np.inf, 0
+    while best > 1e-9 and failed < 5:
+        new = np.tanh(z @ p["W"].T + ROWS)
+        size = np.linalg.norm(new - z)
+        failed = 0 if size < best else failed + 1
+        best, found = (size, new) if size < best else (best, found)
+        z = new
+    return found
+
+
+def freeze_rows(p: Any) -> Any:
+    """Each row takes steps until it has converged."""
+    z, active = np.zeros_like(ROWS), np.ones(len(ROWS), bool)
+    for _ in range(100):
+        new = np.tanh(z @ p["W"].T + ROWS)
+        moved = np.max(np.abs(new - z), axis=1)
+        z = np.where(active[:, None], new, z)
+        active = active & (moved > 1e-9)
+        if not active.any():
+            break
+    return z
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solve", [keep_best, freeze_rows])
+@pytest.mark.parametrize(("inverse", "right"), [(1.0, True), (0.99, False)])
+def test_a_search_may_keep_its_best_step_and_rows_that_have_converged(
+    solve: Any, inverse: float, right: bool
+) -> None:
+    def gradients(p: Any) -> Any:
+        z = solve(p)
+        slope, total = 1 - np.tanh(z @ p["W"].T + ROWS) ** 2, np.zeros((3, 3))
+        for state, d in zip(z, slope, strict=True):
+            jacobian = inverse * d[:, None] * p["W"]
+            total += np.outer(np.linalg.solve(np.eye(3) - jacobian.T, state - AIM) * d, state)
+        return {"W": total}
+
+    report = verify_own_model(
+        gradients, lambda p: np.sum((solve(p) - AIM) ** 2) / 2, {"W": W}, timeout=1
+    )
+    assert report.verdict is (Verdict.AGREES if right else Verdict.DISAGREES), str(report)
+
+
 AMOUNT = {"c": np.array([0.4, 0.9])}
 BEGIN, GOAL = np.array([1.0, -0.5]), np.array([0.3, 0.1])
 
