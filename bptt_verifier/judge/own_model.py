@@ -80,6 +80,7 @@ class OwnSubject(Subject):
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
         self.precision = np.dtype(np.float32) if model.narrow else None
+        self.is_untraced = model.black_box is not None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
         self.iterated = set[tuple[Place, ...]]()  # the places of all of them

@@ -44,6 +44,7 @@ from bptt_verifier.judge.neighbours import (
 )
 from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
 from bptt_verifier.judge.repetition import find_dependence
+from bptt_verifier.judge.rounded_gradients import find_rounded
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import (
@@ -52,7 +53,7 @@ from bptt_verifier.judge.unconverged import (
     describe_early,
     is_left_out,
 )
-from bptt_verifier.judge.undecided import state_excused_resolutions
+from bptt_verifier.judge.undecided import doubt_solver, state_excused_resolutions
 from bptt_verifier.judge.unguarded import leave_out_guarded
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
@@ -387,6 +388,9 @@ class SubjectJudgement(Judgement):
         if self.raised and not compared:
             said = (*describe_raised(self.raised), "Nothing could be compared.")
             return self.report(Verdict.INCONCLUSIVE, notes=said)
+        rounded = find_rounded(self.compared)
+        if rounded is not None:
+            return self.report(Verdict.DISAGREES, rounded)
         excusing = self.attempt, self.subject, compared
         kept = allow_unconverged(*excusing)
         if kept is None or kept.fails:
@@ -419,6 +423,10 @@ class SubjectJudgement(Judgement):
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
         if report.verdict is Verdict.DISAGREES:
+            unsolved = doubt_solver(self.subject, settled)
+            if unsolved:
+                notes = (*unsolved, *report.notes)
+                return report._replace(verdict=Verdict.INCONCLUSIVE, mistakes=(), notes=notes)
             home = [each for each in cases if not self.subject.may_be_outside(each.case)]
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)

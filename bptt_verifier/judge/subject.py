@@ -71,6 +71,7 @@ class Subject(ABC):
     zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
     # True if an entry may be a single step, so that none is too small to matter beside the largest.
     has_vanishing_steps = False
+    is_untraced = False  # the loss, whose reference then is its differences
     # The format of the parameters given, which the submission may be written for; None for none.
     format_given: Any = None
     # The format that the stated model rounds to inside, as it stands; None for none.

@@ -12,6 +12,7 @@ from bptt_verifier.judge.neighbours import (
     collect_errors,
     is_half,
     list_excused,
+    list_failing,
     measure,
 )
 from bptt_verifier.judge.subject import Compared, Subject, Try
@@ -21,6 +22,8 @@ from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
+# A solver inside of a loss that cannot be traced may stop this far from its result.
+SOLVED = 2.0**-20
 PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
 
 
@@ -168,6 +171,25 @@ def find_distance(found: Compared, name: str) -> float:
     values = found.values[name]
     away = np.abs(found.submitted[name].astype(np.float64) - values)
     return float(np.nan_to_num(np.max(away) / np.max(np.abs(values)), nan=np.inf))
+
+
+def doubt_solver(subject: Subject, settled: Sequence[Compared]) -> list[str]:
+    """Say so where no error is larger than what a solver in code without a trace may leave.
+
+    It ends by a tolerance, as a minimiser does, and the loss and its gradient keep what is left.
+    """
+    errors = [
+        find_distance(found, name) if found.values[name].any() else np.inf
+        for found in settled
+        for name in list_failing(found)
+    ]
+    if not subject.is_untraced or not errors or not max(errors) <= SOLVED:
+        return []
+    return [
+        f"Your results differ by up to {max(errors):.2g} of their largest entry. That is beyond "
+        "rounding, and a mistake may err by as little; but the loss runs code that cannot be "
+        "traced, and a solver in it may stop this early. If there is one, let it take more steps."
+    ]
 
 
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:

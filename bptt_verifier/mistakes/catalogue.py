@@ -446,6 +446,11 @@ CONTRACT = [
         remedy="Read arrays by index or by NumPy's operations, not by their memory.",
     ),
     Explanation(
+        "rounded-gradient",
+        "All entries are multiples of one number, and those of the derivative are not.",
+        remedy="Divide by `/`, and not by `//`; use arrays of floats; do not round.",
+    ),
+    Explanation(
         "unwritten-output",
         "An array is returned of which parts were never written.",
         remedy="Use `np.zeros` instead of `np.empty`, or write every entry.",

@@ -186,7 +186,7 @@ def keep_best(p: Any) -> Any:
     best, failed = np.inf, 0
     while best > 1e-9 and failed < 5:
         new = np.tanh(z @ p["W"].T + ROWS)
-        size = np.linalg.norm(new - z)
+        size = float(np.linalg.norm(new - z))
         failed = 0 if size < best else failed + 1
         best, found = (size, new) if size < best else (best, found)
         z = new
@@ -220,9 +220,10 @@ def test_a_search_may_keep_its_best_step_and_rows_that_have_converged(
             total += np.outer(np.linalg.solve(np.eye(3) - jacobian.T, state - AIM) * d, state)
         return {"W": total}
 
-    report = verify_own_model(
-        gradients, lambda p: np.sum((solve(p) - AIM) ** 2) / 2, {"W": W}, timeout=1
-    )
+    def lose(p: Any) -> Any:
+        return np.sum((solve(p) - AIM) ** 2) / 2
+
+    report = verify_own_model(gradients, lose, {"W": W}, timeout=1)
     assert report.verdict is (Verdict.AGREES if right else Verdict.DISAGREES), str(report)
 
 

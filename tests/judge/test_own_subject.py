@@ -35,7 +35,7 @@ def subject(gradients: Any = None, **changed: Any) -> OwnSubject:
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
         "loss_raised": False, "in_torch": False,
         "find_program": lambda params, setting: "program",
-        "loss": lambda params: 0.0, "narrow": False,
+        "loss": lambda params: 0.0, "narrow": False, "black_box": None,
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)), gradients)
 

@@ -19,6 +19,7 @@ from bptt_verifier.judge.repetition import (
     SMALL_BLOCKS,
     UNWRITTEN,
     HeldArrays,
+    comes_of_values,
     copy_all_but_one,
     copy_backwards,
     copy_in_fortran_order,
@@ -236,6 +237,38 @@ def test_arguments_that_are_not_quite_the_same_may_change_more() -> None:
     assert "for values within 3 ulps of all arguments" in change((1.0, 1.5), way).explanation
     for times, counts in [(8 * 7, False), (8 * 7 + 1, True)]:
         assert (change((1.0, 1 + times * UNIT), way) is not None) is counts
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere", "ulps", "of_values"),
+    [
+        (1e-6, 1e-6, 2, True),  # as a minimiser inside moves, in any arrays
+        (1e-6, 0.0, 2, False),  # kept of the calls before
+        (1e-6, 1e-6, 0, False),  # for the very same values
+        (2.0**-9, 2.0**-9, 2, False),  # may be that of other values
+    ],
+)
+def test_a_small_change_may_come_of_values_that_are_some_ulps_away(
+    error: float, elsewhere: float, ulps: int, of_values: bool
+) -> None:
+    def state(error: float) -> Compared:
+        true = {"w": np.ones(2)}
+        found = state_compared({"w": np.ones(2) + error}, true, {"w": np.full(2, UNIT)})
+        return found._replace(case=found.case._replace(arguments=true))
+
+    def ask(case: Any, copy: Any) -> Compared:
+        given.append(copy(case.arguments)["w"])
+        return state(elsewhere)
+
+    first, again, given = state(0.0), state(error), list[Any]()
+    way = IN_PLACE._replace(ulps=ulps)
+    assert describe_change(first, again, way) is not None
+    assert comes_of_values(first, again, way, ask) is of_values
+    for moved in given:
+        assert moved.max() == 1 + 2 * 2.0**-52
+    breach = make_breach("raised", "it raised", {})
+    assert not comes_of_values(first, breach, way, ask)
+    assert not comes_of_values(first, again, way, lambda case, copy: breach)
 
 
 def test_a_change_is_told_with_both_numbers_of_its_worst_entry() -> None:

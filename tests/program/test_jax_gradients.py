@@ -42,6 +42,38 @@ def test_a_gradient_that_is_not_finite_is_evaluated_again_for_a_maximum_alone(
     assert count == runs
 
 
+def test_what_is_evaluated_again_serves_where_one_gradient_of_several_is_not_finite() -> None:
+    calls, forgotten = list[Params](), list[int]()
+
+    def loss(p: Params) -> Any:
+        """A maximum whose operand is another one where it is not compiled."""
+        calls.append(p)
+        total = p["a"] if len(calls) > 1 else jnp.sqrt(p["a"])
+        return jnp.max(total) + jnp.sum(p["b"])
+
+    point = {"a": np.zeros(1), "b": np.ones(2)}
+    with use_float64():
+        gradient = compile_gradient(loss, forget=lambda: forgotten.append(len(calls)))
+        assert not np.isfinite(np.asarray(gradient(point, again=False)[1]["a"])).any()
+        value, slopes, _ = gradient(point)
+    assert forgotten == [0, 1]
+    assert (float(value), float(slopes["a"][0])) == (2, 1)
+    np.testing.assert_array_equal(slopes["b"], 1)
+
+
+def test_what_is_interpreted_is_not_evaluated_again() -> None:
+    calls = list[Params]()
+
+    def loss(p: Params) -> Any:
+        calls.append(p)
+        return jnp.max(jnp.sqrt(p["a"]))
+
+    with use_float64():
+        _, slopes, _ = compile_gradient(loss, interpreted=True)({"a": np.zeros(1)})
+    assert not np.isfinite(slopes["a"]).any()
+    assert len(calls) == 1
+
+
 def test_a_loss_that_raises_as_it_is_evaluated_again_keeps_its_first_values() -> None:
     def loss(p: Params) -> Any:
         calls.append(p)

@@ -105,6 +105,28 @@ def test_a_loss_that_cannot_be_traced_is_differentiated_by_differences(loss: Any
 
 
 @pytest.mark.rest
+@pytest.mark.parametrize(
+    ("loss", "error", "verdict"),
+    [
+        (through_text, 1e-8, Verdict.INCONCLUSIVE),
+        (through_text, 1e-5, Verdict.DISAGREES),
+        (square, 1e-8, Verdict.DISAGREES),
+    ],
+)
+def test_what_a_solver_in_code_without_a_trace_may_leave_is_inconclusive(
+    loss: Any, error: float, verdict: Verdict
+) -> None:
+    def nearly(p: Any) -> Any:
+        return {name: value * (1 + error) for name, value in gradients(p).items()}
+
+    report = judge(nearly, loss)
+    assert report.verdict is verdict, str(report)
+    doubted = report.notes[0].startswith("Your results differ by up to 1e-08 of their largest")
+    assert doubted is (verdict is Verdict.INCONCLUSIVE)
+    assert not (doubted and report.mistakes)
+
+
+@pytest.mark.rest
 def test_a_loss_with_a_path_for_each_point_is_a_black_box() -> None:
     report = judge(gradients, lambda p: square(p) + 0 * int(p["b"][0] * 1e12), cases=4)
     assert report.verdict is Verdict.AGREES, str(report)
