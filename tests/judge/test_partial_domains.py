@@ -57,9 +57,13 @@ def of_untraced(p: Any) -> dict[str, Any]:
     return {"a": 2 * p["a"] * e, "b": -np.sum(p["a"] ** 2) * e}
 
 
-@pytest.mark.table(1)
 @pytest.mark.parametrize(
-    ("stated", "right"), [(loss, gradients), (raising, gradients), (untraced, of_untraced)]
+    ("stated", "right"),
+    [
+        pytest.param(loss, gradients, marks=pytest.mark.rest),
+        pytest.param(raising, gradients, marks=pytest.mark.slow),
+        (untraced, of_untraced),
+    ],
 )
 def test_a_wrong_gradient_disagrees_though_simple_points_are_outside(
     stated: Any, right: Any
