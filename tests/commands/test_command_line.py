@@ -325,8 +325,8 @@ def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None
     assert ended.out.count("agrees") == 5
 
 
-@pytest.mark.table(3)
-@pytest.mark.parametrize("columns", [20, 40, 60])
+@pytest.mark.rest
+@pytest.mark.parametrize("columns", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_verify_loses_nothing_on_a_narrow_terminal(bptt, monkeypatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = bptt("verify", "--examples", "3")

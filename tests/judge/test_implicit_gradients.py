@@ -113,7 +113,7 @@ def take_cube_root(p: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("factor", "right"), [(1.0, True), pytest.param(1.003, False, marks=pytest.mark.rest)]
+    ("factor", "right"), [(1.0, True), pytest.param(1.003, False, marks=pytest.mark.slow)]
 )
 def test_a_loop_that_a_loose_tolerance_ends_at_once_has_a_fixed_point(
     factor: float, right: bool

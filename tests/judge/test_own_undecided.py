@@ -165,7 +165,11 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
 @pytest.mark.rest
 @pytest.mark.parametrize(
     ("x", "a"),
-    [([4.0, 20.0, -12.0], [1.0, 1.0, 1.0]), ([20.0], [0.6]), ([-200.0], [0.06])],
+    [
+        ([4.0, 20.0, -12.0], [1.0, 1.0, 1.0]),
+        pytest.param([20.0], [0.6], marks=pytest.mark.slow),
+        ([-200.0], [0.06]),
+    ],
     ids=["some saturated", "nearly", "most often"],
 )
 def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_it(
@@ -192,7 +196,7 @@ def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_
 
 @pytest.mark.table(3)
 @pytest.mark.rest
-@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
+@pytest.mark.parametrize("scale", [pytest.param(1e-18, marks=pytest.mark.slow), 1.0, 1e15])
 def test_code_for_float32_may_have_constants_that_are_rounded_to_it(scale: float) -> None:
     rng = np.random.default_rng(12)
     x, y = (scale * rng.normal(size=(9, 4))).astype("f4"), (scale * rng.normal(size=9)).astype("f4")

@@ -60,9 +60,9 @@ def of_untraced(p: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stated", "right"),
     [
-        pytest.param(loss, gradients, marks=pytest.mark.rest),
+        pytest.param(loss, gradients, marks=pytest.mark.slow),
         pytest.param(raising, gradients, marks=pytest.mark.slow),
-        (untraced, of_untraced),
+        pytest.param(untraced, of_untraced, marks=pytest.mark.rest),
     ],
 )
 def test_a_wrong_gradient_disagrees_though_simple_points_are_outside(

@@ -57,7 +57,7 @@ def cast_parameters(p: Params) -> Any:
 
 @pytest.mark.parametrize(
     ("factor", "verdict"),
-    [(1.0, "agrees"), pytest.param(1.01, "disagrees", marks=pytest.mark.rest)],
+    [(1.0, "agrees"), pytest.param(1.01, "disagrees", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize(
     "loss",

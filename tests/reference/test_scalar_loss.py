@@ -122,7 +122,10 @@ def look_up(p: Any) -> Any:
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agrees"), (1.01, "disagrees")])
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(1.0, "agrees"), pytest.param(1.01, "disagrees", marks=pytest.mark.slow)],
+)
 def test_a_loss_in_jax_that_its_user_differentiates_alone_is_judged(
     factor: float, verdict: str
 ) -> None:
