@@ -195,7 +195,11 @@ def comes_of_values(
     )
     if not all(changes):
         return False
-    fresh = ask(first.case, lambda arrays: HeldArrays(arrays, repetition.ulps).write((), arrays))
+
+    def move(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: move_largest(value, repetition.ulps) for name, value in arrays.items()}
+
+    fresh = ask(first.case, move)
     alike = not isinstance(fresh, Breach)
     return alike and describe_change(again, fresh, repetition._replace(ulps=0)) is None
 

@@ -1,7 +1,7 @@
 """Gradients whose entries are multiples of one number, as rounding to decimals leaves them.
 
 Such errors scatter as those of a short format do. But the numbers of a format lie closer together
-where they are smaller, and a gradient is neither rounded by `//` nor by an array of integers.
+where they are smaller, and those that `//` or an array of integers leaves do not.
 """
 
 from collections.abc import Sequence
@@ -49,13 +49,13 @@ def find_step(compared: Sequence[Compared], name: str) -> float | None:
     )
     if not (np.isfinite(yours).all() and np.isfinite(true).all()):
         return None
+    mantissas = np.frexp(yours)[0] * 2.0**DIGITS
+    least, most = OF_FEW_DIGITS if np.all(mantissas == np.rint(mantissas)) else TELLING
     for step in STEPS:
         multiples = yours / step
         if np.any(np.abs(multiples - np.rint(multiples)) > EXACT * np.abs(multiples)):
             continue
         errors = np.abs(yours - true) / step
-        mantissas = np.frexp(yours)[0] * 2.0**DIGITS
-        least, most = OF_FEW_DIGITS if np.all(mantissas == np.rint(mantissas)) else TELLING
         telling = (np.abs(multiples) >= least) & (np.abs(multiples) <= most)
         usual = float(np.median(errors[telling])) if telling.sum() >= SEVERAL else 0.0
         return step if usual >= LEAST and np.max(errors) <= 1 + LEAST else None

@@ -225,8 +225,7 @@ def trace_ufunc(
         how = {"signature": signature, "casting": "unsafe"}
     loop = ufunc.resolve_dtypes((*weak, *[None] * ufunc.nout), **how)
     operands: list[Any] = [
-        x if isinstance(x, jax.Array) and x.dtype == dtype else convert(x, dtype)
-        for x, dtype in zip(given, loop[: ufunc.nin], strict=True)
+        convert(x, dtype) for x, dtype in zip(given, loop[: ufunc.nin], strict=True)
     ]
     if "where" in options:  # where nothing is computed, a derivative may be infinite
         mask = jnp.asarray(trace_of(options["where"]))
@@ -253,8 +252,10 @@ def trace_ufunc(
 
 
 def convert(x: Any, dtype: Any) -> Any:
-    """Convert a traced value or a constant to a dtype."""
-    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
+    """Convert a traced value or a constant to a dtype; JAX takes its time where it has it."""
+    if not isinstance(x, jax.Array):
+        return np.asarray(x, dtype)
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def identify(x: Any) -> Any:

@@ -333,14 +333,11 @@ def forward(
     constants that float32 cannot represent. The result of an operation with one of the `bounds`,
     by its number, also gets an error of that size, in units of the roundoff.
     """
-    values: list[Any] = [None] * program.slots
-    for slot, value in program.constants.items():
-        values[slot] = value[None]
-        if errors is not EXACTLY and not fits_float32(value):
-            values[slot] = errors.add(value[None], np.abs(value[None]))
-    for name, slot in program.leaves.items():
-        value = np.asarray(params[name], np.float64)[None]
-        values[slot] = errors.add(value, np.abs(value))
+    values = list_given(program, params)
+    if errors is not EXACTLY:
+        inexact = [slot for slot, value in program.constants.items() if not fits_float32(value)]
+        for slot in [*inexact, *program.leaves.values()]:
+            values[slot] = errors.add(values[slot], np.abs(values[slot]))
     with np.errstate(all="ignore"):
         for number, equation in enumerate(program.operations):
             results = evaluate(equation, [values[slot] for slot in equation.inputs], errors)
@@ -357,13 +354,19 @@ def forward(
     return values
 
 
-def find_outcomes(program: Program, params: Params) -> list[Any]:
-    """Find the outcomes of the decisions of a path at a point, up to the first that differs."""
+def list_given(program: Program, params: Params) -> list[Any]:
+    """List the values of constants and parameters by their slots; None for what is computed."""
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
         values[slot] = value[None]
     for name, slot in program.leaves.items():
         values[slot] = np.asarray(params[name], np.float64)[None]
+    return values
+
+
+def find_outcomes(program: Program, params: Params) -> list[Any]:
+    """Find the outcomes of the decisions of a path at a point, up to the first that differs."""
+    values = list_given(program, params)
     operations, found = iter(program.operations), list[Any]()
     with np.errstate(all="ignore"):
         for slot, outcome in zip(program.decided, program.outcomes, strict=True):
