@@ -29,8 +29,9 @@ from bptt_verifier.commands.collection import pausing_collection
 from bptt_verifier.commands.waiting_child import take
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.program.decisions import find_trace_limit
 from bptt_verifier.program.notebooks import write_places
-from bptt_verifier.program.source_file import GUARD
+from bptt_verifier.program.source_file import COMPUTING_LOSS, GUARD
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.text import render_text
 from bptt_verifier.report.versions import find_versions
@@ -38,6 +39,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
 PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
+WAITING = 4  # times its processor time that a trace may take, where other processes run as well
 FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
 
 
@@ -190,7 +192,10 @@ def judge_file(
                 what = f"{running} did not end within {limit:g} s."
                 if running == f"running {Path(request['file']).name}":
                     raise ValueError(f"FILE: {what[:-1]}; {GUARD}, or set --timeout") from None
-                return fail("timed-out", Verdict.DISAGREES, what, seconds=limit)
+                if running == COMPUTING_LOSS:  # what is judged are the gradients
+                    what = f"{what[:-1]}, so your gradients were not judged. Set --timeout."
+                verdict = Verdict.INCONCLUSIVE if running == COMPUTING_LOSS else Verdict.DISAGREES
+                return fail("timed-out", verdict, what, seconds=limit)
             if not line:
                 code = child.wait()
                 how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
@@ -207,7 +212,8 @@ def judge_file(
                 searching = message["searching"]
             else:
                 running = message["running"]
-                limit = min(timeout if running else float("inf"), threading.TIMEOUT_MAX / 2)
+                allowed = timeout + WAITING * message["trace"] if running else float("inf")
+                limit = min(allowed, threading.TIMEOUT_MAX / 2)
     finally:
         end_group(child)
         child.wait()
@@ -251,12 +257,12 @@ def main() -> None:
     def announce(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            send(running=what)
+            send(running=what, trace=find_trace_limit())
             try:
                 with show_output():
                     return function(*arguments, **named)
             finally:
-                send(running=None)
+                send(running=None, trace=0.0)
 
         return call
 

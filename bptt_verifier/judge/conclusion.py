@@ -16,7 +16,9 @@ from bptt_verifier.judge.undecided import (
     accept_zeros,
     count_cases,
     describe_allowed_zeros,
+    doubt_solver,
     explain_untestable,
+    withhold,
 )
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.problems.problem import Array
@@ -232,6 +234,9 @@ def conclude(
         largest_sizes=subject.find_largest_sizes(found.case for found in (*compared, *probes)),
     )
     if report.verdict is Verdict.DISAGREES:
+        unsolved = doubt_solver(subject, [*compared, *probes])
+        if unsolved:
+            return withhold(report, unsolved)
         failing = [case for case in compared if case.fails]
         long = [probe for probe in probes if probe.fails]
         return explain(report, attempt, subject, failing, long, seconds, progress)

@@ -48,6 +48,7 @@ from bptt_verifier.program.own_classes import (
 from bptt_verifier.program.own_code import OwnCode
 from bptt_verifier.program.own_results import PARAMS, is_array, is_number
 from bptt_verifier.program.source_file import (
+    COMPUTING_LOSS,
     Definitions,
     RecordedCall,
     Recorder,
@@ -190,7 +191,7 @@ def read_any(
             raise ValueError(f"--params: expected a function or class FILE:NAME, found {file}")
         module = announce(load, f"running {file.name}")(file)
         gradients = announce(find_function(module, name, file), f"a call of {name}")
-        loss = announce(find_function(module, "loss", file), "a call of loss")
+        loss = announce(find_function(module, "loss", file), COMPUTING_LOSS)
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
         if name != "gradients" and is_number_alone(gradients, module.params):
@@ -212,7 +213,7 @@ def read_any(
         code = code._replace(said=said)
     lines = ExecutedLines()
     gradients = announce(lines.watch(code.gradients), f"a call of {name}")
-    loss = announce(code.loss, f"a call of {name}")
+    loss = announce(code.loss, COMPUTING_LOSS)
     remarks = partial(describe_data, code.data, lines)
     return FileSubmission(gradients, code.said, loss, code.params, remarks=remarks)
 

@@ -32,6 +32,7 @@ WITHIN_SPACING, FEW = 2.0**-6, 4
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
 # times what float32 allows. What float16 allows may be infinite.
 TYPICAL = 2.0**-10
+BY_CHANCE = 40  # binary digits that numbers of a format lack by chance, once in 2⁴⁰ cases
 FORMATS = (np.float32, np.float16)  # those that a submission may compute in without saying so
 
 
@@ -303,6 +304,21 @@ def fill_digits(values: Array, dtype: Any) -> bool:
     return are_numbers_of(values, dtype) and not np.array_equal(parts, np.rint(parts))
 
 
+def have_one_spacing(values: Array, dtype: Any) -> bool:
+    """Tell whether numbers of a format are multiples of one power of two, as counts are.
+
+    The numbers of the format lie closer together where they are smaller. Of those that are rounded
+    to it, each is such a multiple by chance, once in two for each binary digit that it lacks.
+    """
+    parts, exponents = np.frexp(np.abs(values[values != 0]).astype(np.float64))
+    digits = np.finfo(dtype).nmant + 1
+    whole = np.rint(parts * 2.0**digits).astype(np.int64)
+    _, lowest = np.frexp((whole & -whole).astype(np.float64))
+    spacing = exponents - digits
+    least = np.min(spacing + lowest - 1, initial=np.iinfo(spacing.dtype).max)
+    return bool(np.maximum(least - spacing, 0).sum() >= BY_CHANCE)
+
+
 def is_within(found: Compared, names: Sequence[str], dtype: Any) -> bool:
     """Tell whether the errors of some results are within those allowed in a coarser format."""
     finer = all(np.finfo(found.dtypes[name]).eps < np.finfo(dtype).eps for name in names)
@@ -329,8 +345,8 @@ def is_rounded_to_half(found: Compared, name: str) -> bool:
 
     It may be returned in a finer format beside results that are precise.
     """
-    half, true = np.float16, found.values[name]
-    if are_numbers_of(true, half) or not fill_digits(found.submitted[name], half):
+    half, true, own = np.float16, found.values[name], found.submitted[name]
+    if are_numbers_of(true, half) or not fill_digits(own, half) or have_one_spacing(own, half):
         return False  # short numbers such as counts, of which nothing is lost
     return is_within(found, [name], half)
 

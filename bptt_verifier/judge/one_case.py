@@ -1,6 +1,6 @@
 """One case of an own model, compared again: both gradients, without a search for a mistake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bptt_verifier.judge.comparisons import ask_at, compare_at, find_forward_difference
@@ -9,11 +9,14 @@ from bptt_verifier.judge.conclusion import (
     make_counterexample,
     summarise_parameters,
 )
+from bptt_verifier.judge.neighbours import settle
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Breach, Submission
-from bptt_verifier.judge.undecided import accept_zeros
+from bptt_verifier.judge.unconverged import allow_unconverged
+from bptt_verifier.judge.undecided import accept_zeros, doubt_solver, withhold
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.reference.case import Loss
+from bptt_verifier.reference.case import Case, Loss
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import read_point
 from bptt_verifier.report import Report, shortest
@@ -36,8 +39,8 @@ def compare_case(
     """Compare `gradients(params)` with autodiff at one case, which a report names.
 
     `case` is its name there, such as "7,digits=1", and `seed` that of the report; the other
-    arguments are those of `verify_own_model`. The verdict is that of this case alone, without
-    the neighbouring points that tell a mistake from rounding.
+    arguments are those of `verify_own_model`. The verdict is that of this case alone. An iteration
+    of the loss that ends early is allowed for, but not left out, since nothing else is compared.
     Raises ValueError, with one sentence, where `case` names none, or nothing can be compared.
     """
     point = read_point(case)
@@ -52,6 +55,16 @@ def compare_case(
         answer = ask_at(submission, own, wanted)
         submission = own.follow_loss(submission, wanted, answer) or submission
         found = compare_at(submission, own, wanted)
+
+        def attempt(case: Case) -> Compared | None:
+            other = compare_at(submission, own, case)
+            return None if isinstance(other, Breach) else other
+
+        kept = None if isinstance(found, Breach) else allow_unconverged(attempt, own, [found])
+        if kept is not None:
+            (found,) = kept.settled
+        elif not isinstance(found, Breach):
+            (found,) = settle(attempt, own, [found], [*found.gradients], ())
     name = subject or "your model"
     if isinstance(found, Breach):
         return Report(
@@ -61,11 +74,11 @@ def compare_case(
     parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)
     verdict = overall(parameters[each].verdict for each in list_gradients([found]))
     differs = find_forward_difference(own, found)
-    values, notes = found.case.arguments.items(), list[str]()
+    values, notes = found.case.arguments.items(), list[str](() if kept is None else kept.notes)
     if sum(value.size for _, value in values) <= WRITTEN:
         written = (f"{n} = {write_numbers(shortest(v).tolist(), 9)}" for n, v in values)
-        notes = [f"At {', '.join(written)}."]
-    return Report(
+        notes += [f"At {', '.join(written)}."]
+    report = Report(
         name,
         verdict if differs is None else Verdict.DISAGREES,
         () if differs is None else (differs,),
@@ -76,3 +89,7 @@ def compare_case(
         seed=seed,
         versions=find_versions(),
     )
+    doubts: Sequence[str] = () if kept is None else kept.doubts
+    if verdict is Verdict.DISAGREES and differs is None:
+        doubts = doubt_solver(own, [found])
+    return withhold(report, doubts) if doubts else report

@@ -53,7 +53,7 @@ from bptt_verifier.judge.unconverged import (
     describe_early,
     is_left_out,
 )
-from bptt_verifier.judge.undecided import doubt_solver, state_excused_resolutions
+from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.judge.unguarded import leave_out_guarded
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
@@ -423,10 +423,6 @@ class SubjectJudgement(Judgement):
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
         if report.verdict is Verdict.DISAGREES:
-            unsolved = doubt_solver(self.subject, settled)
-            if unsolved:
-                notes = (*unsolved, *report.notes)
-                return report._replace(verdict=Verdict.INCONCLUSIVE, mistakes=(), notes=notes)
             home = [each for each in cases if not self.subject.may_be_outside(each.case)]
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)

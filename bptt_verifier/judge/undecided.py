@@ -22,8 +22,9 @@ from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
-# A solver inside of a loss that cannot be traced may stop this far from its result.
-SOLVED = 2.0**-20
+# A solver, or a loop that a tolerance ends, may stop this far from its result: a residual of 1e-5,
+# as SciPy's minimisers leave by default, is multiplied by the condition of what is solved.
+SOLVED = 2.0**-10
 PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
 
 
@@ -187,9 +188,21 @@ def doubt_solver(subject: Subject, settled: Sequence[Compared]) -> list[str]:
         return []
     return [
         f"Your results differ by up to {max(errors):.2g} of their largest entry. That is beyond "
-        "rounding, and a mistake may err by as little; but the loss runs code that cannot be "
-        "traced, and a solver in it may stop this early. If there is one, let it take more steps."
+        "rounding, and a mistake may err by as little; but the loss cannot be traced, and a solver "
+        "or a loop in it may stop this early. If there is one, let it take more steps."
     ]
+
+
+def withhold(report: Report, doubts: Sequence[str]) -> Report:
+    """Withhold a verdict, of every gradient that disagrees, for these doubts."""
+    open_left = {
+        name: each._replace(verdict=Verdict.INCONCLUSIVE)
+        if each.verdict is Verdict.DISAGREES
+        else each
+        for name, each in report.parameters.items()
+    }
+    notes = (*doubts, *report.notes)
+    return report._replace(verdict=Verdict.INCONCLUSIVE, parameters=open_left, notes=notes)
 
 
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:

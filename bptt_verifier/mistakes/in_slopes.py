@@ -467,9 +467,9 @@ def replace_slopes(
 ) -> Changes:
     """Replace the slope of each activation, between its result and its variable."""
     changes: Changes = {}
-    for activation in activations:
-        with np.errstate(all="ignore"):
-            slope = find_slope(known, activation, values)
+    with np.errstate(all="ignore"):
+        slopes = [find_slope(known, activation, values) for activation in activations]
+    for activation, slope in zip(activations, slopes, strict=True):
         if np.shape(slope) not in ((), known.program.operations[activation.end].shapes[0]):
             return {}  # of a sequence of another length
         first, *others = list_passing(known, activation.end)

@@ -79,7 +79,7 @@ from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of all combinations that are tried together
-IN_CACHE = 2**19  # numbers in the largest array of one sweep: beyond, memory takes most of its time
+IN_CACHE = 2**16  # numbers in the largest array of one sweep: beyond, memory takes most of its time
 STORED_NUMBERS = 2**24  # numbers in the gradients that are stored of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most

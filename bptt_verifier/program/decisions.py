@@ -66,6 +66,12 @@ class Decisions:
 CURRENT: ContextVar[Decisions] = ContextVar("CURRENT")
 
 
+def find_trace_limit() -> float:
+    """Find the processor time, in seconds, that the trace being made may take; 0 without one."""
+    decisions = CURRENT.get(None)
+    return 0.0 if decisions is None else decisions.limit
+
+
 @contextmanager
 def note_decisions(decisions: Decisions | None = None) -> Iterator[Decisions]:
     """Collect the decisions of one trace, in these if they are given."""

@@ -136,6 +136,11 @@ class Paths:
         return list(dict.fromkeys(found))
 
 
+def find_only(known: Sequence[Path]) -> Path | None:
+    """Find the path that every point takes: one that is known, and on which nothing decides."""
+    return known[0] if len(known) == 1 and not known[0].program.outcomes else None
+
+
 def keep_finite(followed: Followed, point: Point) -> Followed:
     """Compute a gradient that is not finite, of a loss that is, with zeros that stay zero. (N8)"""
     path, loss, slopes, _ = followed

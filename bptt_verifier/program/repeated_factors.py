@@ -72,7 +72,26 @@ def sum_alike(products: Sequence[Product]) -> Array:
         # Of Y = X R it is ∂L/∂Y Rᵀ, and of Y = L X it is Lᵀ ∂L/∂Y: what is summed over comes first.
         others.append(right.swapaxes(2, 3) if operand == 0 else left)
         arriving.append(ct.swapaxes(2, 3) if operand == 0 else ct)
-    one, other = np.concatenate(arriving, axis=2), np.concatenate(others, axis=2)
+    other = np.concatenate(others, axis=2)
+    if other.shape[:2] == (1, 1):
+        at_once: Array = back(operand, sum_at_once(arriving, other[0, 0], operand))
+        return at_once
+    one = np.concatenate(arriving, axis=2)
     left, right = (one, other) if operand == 0 else (other, one)
     total: Array = back(operand, left.swapaxes(2, 3) @ right)
     return total
+
+
+def sum_at_once(arriving: Sequence[Array], other: Array, operand: int) -> Array:
+    """Sum the products of matrices whose other factor all rows share, in one product.
+
+    The rows stand beside each other in what arrives: so it is copied once, without an axis of
+    stacks, and a product of large matrices takes less time than many of small ones.
+    """
+    rows, columns = len(arriving[0]), arriving[0].shape[3]
+    beside = np.concatenate([ct[:, 0].swapaxes(0, 1) for ct in arriving])
+    one = beside.reshape(-1, rows * columns)
+    total: Array = one.T @ other if operand == 0 else other.T @ one
+    if operand == 0:
+        return total.reshape(rows, 1, columns, -1)
+    return total.reshape(-1, 1, rows, columns).transpose(2, 1, 0, 3)

@@ -45,6 +45,7 @@ ALIKE = 0.75  # of two names of files, at which one is suggested for the other
 SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
 WRAPPERS = 10  # around one function
 ADDRESS = re.compile("[a-z][a-z0-9+.-]+:")  # how an address of the web begins
+COMPUTING_LOSS = "computing the loss"  # what runs, in what a report says of it
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
 

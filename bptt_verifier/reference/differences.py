@@ -16,6 +16,7 @@ from bptt_verifier.tolerance.noise import SAFETY
 FIRST = 2.0**-5  # the largest step, relative to the size of the parameter
 STEPS = 5  # each half of the one before
 NEAR = 2.0**-36, 2.0**-24, 2.0**-12  # relative distances of points that show the loss's noise
+DECIMALS, DIGITS = 8, 12  # of a loss that is rounded, at most: those of float64 have several more
 ORDER = 5  # of the differences between them
 CARRIED = 2.0**-56  # relative noise below which a loss computes in longdouble throughout
 
@@ -100,3 +101,20 @@ def extrapolate(at: Callable[[Any], Any], step: Any, noise: float) -> tuple[floa
                 best, least = float(row[order]), error
         before, step = row, step / 2
     return best, SAFETY * least
+
+
+def is_rounded(loss: Loss, point: Point) -> bool:
+    """Tell whether a loss is rounded to decimals: then small steps change nothing, or too much.
+
+    All of its values on a line through the point have few decimals, which others have by chance in
+    one of 10⁴ cases, and are not all equal.
+    """
+    rng = np.random.default_rng(1)
+    along = {name: rng.uniform(-1.0, 1.0, value.shape) for name, value in point.items()}
+    steps = FIRST * np.arange(-ORDER, ORDER + 1)
+    found = [loss({n: v * (1 + step * along[n]) for n, v in point.items()}) for step in steps]
+    values = np.array(found, float)
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
+        return False
+    whole = np.log10(np.maximum(1.0, np.abs(values))).astype(int)
+    return all(v == round(v, min(DECIMALS, DIGITS - n)) for v, n in zip(values, whole, strict=True))

@@ -31,12 +31,14 @@ from bptt_verifier.program.precision import (
     forget_other_precision,
     isolate_float64,
 )
+from bptt_verifier.program.reach import reaches
 from bptt_verifier.program.torch_losses import (
     differentiate,
     over_arrays,
     rounds_inside,
     takes_tensors,
 )
+from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import choose_black_box, describe_differences
 from bptt_verifier.reference.case import CASES, Case, Loss
 from bptt_verifier.reference.coverage import (
@@ -47,6 +49,7 @@ from bptt_verifier.reference.coverage import (
     find_doubt,
 )
 from bptt_verifier.reference.cuts import compare_autograd, describe_cut
+from bptt_verifier.reference.differences import is_rounded
 from bptt_verifier.reference.narrow_losses import find_mode, may_be_narrow, read_narrow
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.own_model import OwnModel
@@ -72,6 +75,7 @@ from bptt_verifier.reference.stated_derivatives import (
 )
 from manual_bptt.inputs import require_at_least
 
+ROUNDINGS = frozenset("round floor ceil".split())
 CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
 
 
@@ -137,6 +141,9 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         paths = trace_loss(model, given)
         if isinstance(paths, str):
             return model._replace(refusal=paths, untraced=paths)
+        rounded = describe_rounding(paths.known[0].program)
+        if rounded:
+            return model._replace(refusal=rounded, untraced=rounded)
         share = max(1, (cases + len(model.params) - 1 - number) // len(model.params))
         done = sum(len(selection.cases) for selection in selections)
 
@@ -185,6 +192,9 @@ def use_differences(
         return differentiate(model.loss, point)
 
     point, chosen_cases = widen(model.params[0]), (model.params, model.seed, cases, progress)
+    if attempt(is_rounded, in_numpy, point) is True:
+        said = "It returns decimals of a few digits, whose differences say nothing of a gradient."
+        return model._replace(refusal=f"{reason} {said}")
     followed = model.by_autograd and not isinstance(attempt(by_torch, point), Failure)
     with MUTED.hold():
         gradient = by_torch if followed else None
@@ -282,6 +292,16 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     if isinstance(followed, Failure):
         return f"jax.grad of the loss raised {followed.what} at {followed.where}."
     return paths
+
+
+def describe_rounding(program: Program) -> str:
+    """Say so where a loss is rounded, and has no other derivative than zero."""
+    roundings = [each for each in program.operations if each.name in ROUNDINGS]
+    if not roundings or any(reaches(program, name) for name in program.leaves):
+        return ""
+    places = roundings[-1].where
+    where = f" at `{places[0].text}` ({places[0]})" if places else ""
+    return f"The loss is rounded{where}, so its derivative is zero: let it return what it rounds."
 
 
 def confirm(model: OwnModel) -> OwnModel:

@@ -14,7 +14,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, failure_of
 from bptt_verifier.program.decisions import Decisions
 from bptt_verifier.program.leaves import Tree
-from bptt_verifier.program.paths import Followed, Paths
+from bptt_verifier.program.paths import Followed, Paths, find_only
 from bptt_verifier.program.precision import run_in_float64
 from bptt_verifier.program.torch_losses import follows_values
 from bptt_verifier.program.trace import Program
@@ -148,7 +148,8 @@ class OwnModel(NamedTuple):
         """Find the program of the path that the loss takes at a point; None of a black box."""
         if self.black_box is not None:
             return None
-        return self.follow(params, setting).path.program
+        path = find_only(self.paths[setting].known) or self.follow(params, setting).path
+        return path.program
 
     def retrace(
         self, params: Mapping[str, Array], setting: int, decisions: Decisions

@@ -16,7 +16,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.branches import Branch, find_taken, list_branches, rounds_off
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.paths import Followed, Paths
+from bptt_verifier.program.paths import Followed, Paths, find_only
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.overflows import EXPONENT, MASKED, find_largest_exponent
@@ -263,9 +263,8 @@ class Selector:
         """Compute the loss and its gradient; why there is none on a path that is not traced."""
         paths = self.setting.paths
         # A path that is not known runs the user's code; without a decision, there is only one.
-        alone = len(paths.known) == 1 and not paths.known[0].program.outcomes
         follow = partial(paths.follow, first=first)
-        found = follow(wide) if alone else attempt(follow, wide)
+        found = follow(wide) if find_only(paths.known) else attempt(follow, wide)
         if isinstance(found, Failure) and found.exception != UntraceableError.__name__:
             return RAISES
         if found is None or isinstance(found, Failure):

@@ -61,6 +61,28 @@ def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     assert len("".join(printed)) < 5000
 
 
+@pytest.mark.rest
+def test_a_loss_that_does_not_end_is_no_verdict_on_gradients(tmp_path: Path) -> None:
+    start = "import numpy as np", "params = {'W': np.ones(2)}"
+    gradients = "def gradients(p): return {'W': 2 * p['W']}"
+    file = write_file(tmp_path, *start, gradients, "def loss(p):", "    while True: pass")
+    found = judge(file)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    said = "computing the loss did not end within 5 s, so your gradients were not judged."
+    assert said in " ".join(found.text.split())
+
+
+@pytest.mark.rest
+def test_a_trace_of_a_loss_may_take_longer_than_a_call(tmp_path: Path) -> None:
+    # At traced values it waits, as the trace of a long loop takes a hundred times as long.
+    file = write_file(
+        tmp_path, "import time", "import numpy as np", "params = {'W': np.ones(2)}",
+        "def gradients(p): return {'W': 2 * p['W']}", "def loss(p):",
+        "    if type(p['W']) is not np.ndarray: time.sleep(6)", "    return (p['W'] ** 2).sum()",
+    )  # fmt: skip
+    assert judge(file).verdict is Verdict.AGREES
+
+
 EXAMPLES = 8
 RIGHT = (
     "from manual_bptt import rnn",

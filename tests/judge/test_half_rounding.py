@@ -7,7 +7,7 @@ import pytest
 
 from bptt_verifier.judge import path
 from bptt_verifier.judge.comparisons import compare_at
-from bptt_verifier.judge.neighbours import is_rounded_to_half
+from bptt_verifier.judge.neighbours import have_one_spacing, is_rounded_to_half
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Submission
@@ -34,6 +34,37 @@ def test_a_gradient_is_rounded_to_half_precision_where_the_true_one_rounds_to_it
     found = state_compared({"w": submitted}, values, {"w": np.full(2, 2.0**-50)})
     found = found._replace(case=state_case(values, width))
     assert is_rounded_to_half(found, "w") is rounded
+
+
+DRAWN = np.random.default_rng(2).normal(size=64)
+
+
+@pytest.mark.parametrize(
+    ("values", "spaced"),
+    [
+        (DRAWN, False),
+        (1000 * DRAWN, False),  # whole numbers, where they are large
+        (np.rint(64 * DRAWN), True),
+        (np.rint(DRAWN * 2.0**10) / 2.0**10, True),
+        ([0.5**-n for n in range(4)] * 4, True),  # of 1 and 2, 4 and 8 ten to seven digits lack
+        ([HALF] * 9 + [2.0**-9] * 4 + [0.0], False),  # 9 digits lack in each of four: 36
+        ([HALF] * 9 + [-(2.0**-10)] * 4 + [0.0], True),
+        ([0.0, 0.0], False),
+        ([], False),
+    ],
+)
+def test_multiples_of_one_number_are_not_rounded_to_half_precision(
+    values: Any, spaced: bool
+) -> None:
+    half = np.array(values, np.float64).astype(np.float16).astype(np.float64)
+    assert have_one_spacing(half, np.float16) is spaced
+
+
+def test_whole_numbers_in_the_place_of_others_are_judged_in_the_format_returned() -> None:
+    counts = np.tile([1.0, 3.0, 5.0, 200.0, 1001.0], 4)
+    values, width = {"w": counts + 2.0**-7}, {"w": np.full(20, 2.0)}
+    found = state_compared({"w": counts}, values, {"w": np.full(20, 2.0**-50)})
+    assert not is_rounded_to_half(found._replace(case=state_case(values, width)), "w")
 
 
 NEAR = HALF + 2.0**-12  # rounds to it

@@ -12,6 +12,7 @@ import pytest
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import TRIED, OwnSubject
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program import decisions
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Verdict
@@ -351,3 +352,50 @@ def test_a_single_step_is_one_at_the_place_of_an_iteration() -> None:
     assert own.find_iterated(given)
     assert own.find_iterated(move(3.0)) == own.find_iterated(given)
     assert own.find_iterated(move(-1.0)) == frozenset()
+
+
+def judge_untraced(off: float, *, decides: bool) -> Any:
+    """Judge gradients that are `off` by this part, of a loop that is too long for a trace."""
+
+    def solve(p: Any) -> Any:
+        z: Any
+        z, before = 0.5 * p["w"], np.inf
+        for n in range(60):
+            if decides and np.max(np.abs(z - before)) < 1e-9:
+                break
+            before, z = z, p["w"] + 0.3 * np.tanh(z)
+            if not decides and n == 30:
+                z = z + 1e-30 * float(z[0])  # a trace ends here
+        return z
+
+    def gradients(p: Any) -> Any:
+        z = solve(p)
+        return {"w": (1 + off) * 2 * z / (1 - 0.3 * (1 - np.tanh(z) ** 2))}
+
+    def sum_squares(p: Any) -> Any:
+        return np.sum(solve(p) ** 2)
+
+    return verify_own_model(gradients, sum_squares, {"w": WEIGHTS}, cases=4)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(
+    ("decides", "off", "verdict"),
+    [
+        (True, 0.0, Verdict.INCONCLUSIVE),
+        (True, 2.0**-11, Verdict.INCONCLUSIVE),
+        (True, 2.0**-9, Verdict.DISAGREES),
+        (False, 0.0, Verdict.AGREES),
+        (False, 2.0**-11, Verdict.INCONCLUSIVE),
+        (False, 2.0**-9, Verdict.DISAGREES),
+    ],
+)
+def test_what_a_loop_without_a_trace_may_leave_is_no_mistake(
+    decides: bool, off: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "OPERATIONS", 40)
+    report = judge_untraced(off, decides=decides)
+    assert report.verdict is report.parameters["w"].verdict is verdict
+    assert bool(report.mistakes) == (verdict is Verdict.DISAGREES)
+    doubt = "a loop in it may stop this early. If there is one, let it take more steps."
+    assert any(doubt in note for note in report.notes) == (verdict is Verdict.INCONCLUSIVE)

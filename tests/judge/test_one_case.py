@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Report, compare_case
+from bptt_verifier.program import decisions
 from bptt_verifier.tolerance.comparison import Verdict
 
 SETTINGS = [{"W": np.ones((2, 2)), "b": np.ones(2)}, {"W": np.ones((2, 3)), "b": np.ones(2)}]
@@ -82,3 +83,53 @@ def test_parameters_of_40_entries_are_written_out(entries: int, written: bool) -
 
     report = compare_case(lambda p: {"w": 2 * p["w"]}, square, {"w": np.ones(entries)}, "0")
     assert bool(report.notes) == written
+
+
+def settle(weight: float, tolerance: float) -> float:
+    z, step = 0.0, np.inf
+    while abs(step) > tolerance:
+        step = np.tanh(weight * z + 1) - z
+        z += step
+    return z
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "wrong", "verdict", "said"),
+    [
+        (1e-5, False, Verdict.AGREES, " ends before rounding would end it. "),
+        (1e-5, True, Verdict.DISAGREES, ""),
+        (1e-2, False, Verdict.INCONCLUSIVE, "let the loss take more steps."),
+    ],
+)
+def test_an_iteration_that_ends_early_is_allowed_for_at_one_case(
+    tolerance: float, wrong: bool, verdict: Verdict, said: str
+) -> None:
+    def implicit(p: Any) -> Any:
+        z = settle(p["w"][0], tolerance)
+        slope = 1 - z**2
+        return {"w": np.array([2 * z**2 * slope / (1 - (not wrong) * p["w"][0] * slope)])}
+
+    def square(p: Any) -> Any:
+        return settle(p["w"][0], tolerance) ** 2
+
+    report = compare_case(implicit, square, {"w": np.array([0.8])}, "0")
+    assert report.verdict is verdict
+    assert any(said in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(2.0**-11, False), (2.0**-9, True)])
+def test_what_a_solver_without_a_trace_may_leave_is_no_mistake_at_one_case(
+    off: float, verdict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "OPERATIONS", 0)
+
+    def square(p: Any) -> Any:
+        return np.sum(np.square(p["w"]))
+
+    def slope(p: Any) -> Any:
+        return {"w": 2 * p["w"] * (1 + off)}
+
+    report = compare_case(slope, square, {"w": np.array([0.8])}, "0")
+    assert report.verdict is (Verdict.DISAGREES if verdict else Verdict.INCONCLUSIVE)
+    assert report.parameters["w"].verdict is report.verdict
+    assert any("a solver or a loop in it" in note for note in report.notes) != verdict

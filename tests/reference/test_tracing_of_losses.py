@@ -69,7 +69,8 @@ def test_a_loss_that_jax_traces_and_cannot_differentiate_is_said_so() -> None:
     with use_float64():
         said = trace_loss(OwnModel(loss, (PARAMS,), 0), PARAMS)
     assert isinstance(said, str)
-    assert said.startswith("jax.grad of the loss raised ValueError: Reverse-mode differentiation")
+    begin = "jax.grad of the loss raised ValueError: Reverse-mode differentiation"
+    assert said.startswith(begin)
     assert " at `def loss(p: Any, xp: Any) -> Any:` (" in said
 
 
@@ -132,7 +133,8 @@ def select(
 
     settings = (PARAMS,) * len(left_out)
     trees: Any = [SimpleNamespace(notes=(f"Data of setting {n}.",)) for n in range(len(left_out))]
-    paths = SimpleNamespace(places=(), known=())
+    nothing = SimpleNamespace(operations=(), leaves={})
+    paths = SimpleNamespace(places=(), known=(SimpleNamespace(program=nothing),))
     monkeypatch.setattr(own_loss, "trace_loss", lambda model, given: paths)
     monkeypatch.setattr(own_loss, "Selector", Selector)
     monkeypatch.setattr(own_loss, "confirm", lambda model: model)
@@ -177,3 +179,30 @@ def test_without_any_case_there_is_no_verdict_and_what_was_left_out_is_said(
     assert found.notes == (f"2 draws were left out: {why}.",)
     begin = "The loss takes too many paths" if why == OTHER_PATH else found.refusal
     assert (found.untraced or "").startswith(begin)
+
+
+@pytest.mark.parametrize("digits", [1, 6, None])
+def test_a_loss_that_is_rounded_has_no_derivative(digits: int | None) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        found = xp.sum(p["w"] ** 2)
+        return found if digits is None else xp.round(found, digits)
+
+    with use_float64():
+        model = OwnModel(loss, (PARAMS,), 0, in_numpy=True)
+        found = trace_and_select(model, 2, lambda done, total: None)
+    assert bool(found.refusal) == (digits is not None)
+    if found.refusal:
+        assert found.untraced == found.refusal
+        begin = "The loss is rounded at `return found if digits is None else xp.round(found, digits"
+        assert found.refusal.startswith(begin)
+        end = "), so its derivative is zero: let it return what it rounds."
+        assert found.refusal.endswith(end)
+
+
+def test_what_is_rounded_beside_a_loss_is_no_reason_against_it() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p["w"] ** 2) + xp.round(p["w"][0])
+
+    with use_float64():
+        model = OwnModel(loss, (PARAMS,), 0, in_numpy=True)
+        assert trace_and_select(model, 2, lambda done, total: None).refusal is None
