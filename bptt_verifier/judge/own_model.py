@@ -17,7 +17,7 @@ from bptt_verifier.judge.unguarded import is_special
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import CodeRaisedError, copies
+from bptt_verifier.program.attempt import CodeRaisedError, attempt, copies
 from bptt_verifier.program.fixed_points import (
     Iteration,
     Limit,
@@ -36,6 +36,7 @@ from bptt_verifier.program.stopped_loops import Longer, Site, continue_loops
 from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case, Loss
+from bptt_verifier.reference.differences import is_rough
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
@@ -48,6 +49,11 @@ SIMPLE = {
     2: 5,
 }  # cases by the decimals of their values, among which one that fails is sought
 TRIED = 2  # points of a path of the loss at which loops that decisions end are sought in vain
+ROUGH = 2  # cases at which it is asked whether the loss is smooth
+# What a solver may leave of a gradient, relative to it, in a loss that cannot be traced. A residual
+# of 1e-5, as SciPy's minimisers leave by default, times the condition of what is solved may be much
+# more; but then the loss jumps where another step ends the solver.
+LEFT, LEFT_ROUGHLY = 2.0**-20, 2.0**-10
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -80,7 +86,6 @@ class OwnSubject(Subject):
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
         given = [value.dtype for params in model.params for value in params.values()]
         self.precision = np.dtype(np.float32) if model.narrow else None
-        self.is_untraced = model.black_box is not None
         # By the number of a program, which lives as long as the model: one path has one program.
         self.iterations = dict[int, list[Iteration]]()
         self.iterated = set[tuple[Place, ...]]()  # the places of all of them
@@ -90,6 +95,14 @@ class OwnSubject(Subject):
         self.endings = dict[Site, bool]()  # of the loops that have
         self.patient = False  # whether several endings in a row end them
         self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
+
+    def may_leave(self, cases: Sequence[Case], error: float) -> bool:
+        """Tell whether a solver in a loss without a trace may leave this error."""
+        box = self.model.black_box
+        if box is None or not error <= LEFT_ROUGHLY:
+            return False
+        points = (widen(case.arguments) for case in cases[:ROUGH])
+        return error <= LEFT or any(attempt(is_rough, box.loss, each) is True for each in points)
 
     @property
     def total(self) -> int:

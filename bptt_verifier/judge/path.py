@@ -380,6 +380,13 @@ class SubjectJudgement(Judgement):
                 notes += count_telling(self.subject, cases)
         return notes
 
+    def find_other_name(self) -> Report | None:
+        """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
+        said = self.describe_cases(self.compared, counted=False)
+        effort = tuple(said), self.timeout, self.progress
+        report = conclude(self.attempt, self.subject, self.name, self.compared, (), *effort)
+        return report if any(each.name != "unknown" for each in report.mistakes) else None
+
     def conclude(self) -> Report:
         """Decide where errors exceed what is allowed, repeat some calls, and report."""
         compared, count = [*self.compared, *self.probes], len(self.compared)
@@ -390,7 +397,8 @@ class SubjectJudgement(Judgement):
             return self.report(Verdict.INCONCLUSIVE, notes=said)
         rounded = find_rounded(self.compared)
         if rounded is not None:
-            return self.report(Verdict.DISAGREES, rounded)
+            other = self.find_other_name()
+            return self.report(Verdict.DISAGREES, rounded) if other is None else other
         excusing = self.attempt, self.subject, compared
         kept = allow_unconverged(*excusing)
         if kept is None or kept.fails:

@@ -71,7 +71,6 @@ class Subject(ABC):
     zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
     # True if an entry may be a single step, so that none is too small to matter beside the largest.
     has_vanishing_steps = False
-    is_untraced = False  # the loss, whose reference then is its differences
     # The format of the parameters given, which the submission may be written for; None for none.
     format_given: Any = None
     # The format that the stated model rounds to inside, as it stands; None for none.
@@ -81,6 +80,10 @@ class Subject(ABC):
     @abstractmethod
     def stated(self) -> str:
         """The forward pass to differentiate, as a message names it."""
+
+    def may_leave(self, cases: Sequence[Case], error: float) -> bool:
+        """Tell whether a solver without a trace may leave this error, relative to a gradient."""
+        return False
 
     @property
     @abstractmethod

@@ -22,9 +22,6 @@ from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
-# A solver, or a loop that a tolerance ends, may stop this far from its result: a residual of 1e-5,
-# as SciPy's minimisers leave by default, is multiplied by the condition of what is solved.
-SOLVED = 2.0**-10
 PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
 
 
@@ -184,12 +181,14 @@ def doubt_solver(subject: Subject, settled: Sequence[Compared]) -> list[str]:
         for found in settled
         for name in list_failing(found)
     ]
-    if not subject.is_untraced or not errors or not max(errors) <= SOLVED:
+    cases = [found.case for found in settled if list_failing(found)]
+    if not errors or not subject.may_leave(cases, max(errors)):
         return []
     return [
-        f"Your results differ by up to {max(errors):.2g} of their largest entry. That is beyond "
-        "rounding, and a mistake may err by as little; but the loss cannot be traced, and a solver "
-        "or a loop in it may stop this early. If there is one, let it take more steps."
+        f"Your results differ from the reference by up to {max(errors):.2g} of their largest "
+        "entry. That is beyond rounding, and a mistake may err by as little; but the loss cannot "
+        "be traced, and a solver or a loop in it may stop this early. If there is one, let it take "
+        "more steps."
     ]
 
 

@@ -16,6 +16,9 @@ from bptt_verifier.tolerance.noise import SAFETY
 FIRST = 2.0**-5  # the largest step, relative to the size of the parameter
 STEPS = 5  # each half of the one before
 NEAR = 2.0**-36, 2.0**-24, 2.0**-12  # relative distances of points that show the loss's noise
+SPACINGS = 2.0**-6, 2.0**-9  # relative, of the points that show jumps of the loss
+POINTS, LINES = 65, 2  # on each line, and lines
+LOW, HIGH = 4, 8  # orders of differences: those of a smooth loss are smaller, the higher they are
 DECIMALS, DIGITS = 8, 12  # of a loss that is rounded, at most: those of float64 have several more
 ORDER = 5  # of the differences between them
 CARRIED = 2.0**-56  # relative noise below which a loss computes in longdouble throughout
@@ -118,3 +121,21 @@ def is_rounded(loss: Loss, point: Point) -> bool:
         return False
     whole = np.log10(np.maximum(1.0, np.abs(values))).astype(int)
     return all(v == round(v, min(DECIMALS, DIGITS - n)) for v, n in zip(values, whole, strict=True))
+
+
+def is_rough(loss: Loss, point: Point) -> bool:
+    """Tell whether a loss jumps, or bends, on some line through a point beyond its rounding.
+
+    So does one with a solver in it that a tolerance ends, at another step from one point to the
+    next. Differences of a smooth loss are smaller, the higher their order is; those of a jump grow.
+    """
+    rng = np.random.default_rng(2)
+    for spacing in SPACINGS * LINES:
+        along = {name: rng.uniform(-1.0, 1.0, value.shape) for name, value in point.items()}
+        steps = spacing * np.arange(-(POINTS // 2), POINTS // 2 + 1)
+        row = [float(loss({n: v * (1 + s * along[n]) for n, v in point.items()})) for s in steps]
+        low, high = (np.max(np.abs(np.diff(row, order))) for order in (LOW, HIGH))
+        rounding = comb(2 * HIGH, HIGH) * np.finfo(np.float64).eps * np.max(np.abs(row))
+        if high >= low and high > rounding:
+            return True
+    return False

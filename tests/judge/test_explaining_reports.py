@@ -168,7 +168,7 @@ def test_each_column_of_a_probe_is_held_to_what_is_allowed_in_its_step() -> None
 def subject_that(diagnoses: Any = lambda *given: (), charts: Any = lambda cases: ()) -> Any:
     """A subject that diagnoses, and charts steps, so."""
     return SimpleNamespace(
-        doubt="Too few cases.", zeros=frozenset(), is_untraced=False,
+        doubt="Too few cases.", zeros=frozenset(), may_leave=lambda cases, error: False,
         find_largest_sizes=lambda cases: {},
         diagnose=diagnoses, chart_steps=charts, shrink=lambda attempt, found: found,
         describe_sizes=lambda found: found.case.label, reproduce=lambda found: "",

@@ -117,7 +117,7 @@ def test_an_iteration_that_ends_early_is_allowed_for_at_one_case(
     assert any(said in note for note in report.notes)
 
 
-@pytest.mark.parametrize(("off", "verdict"), [(2.0**-11, False), (2.0**-9, True)])
+@pytest.mark.parametrize(("off", "verdict"), [(2.0**-21, False), (2.0**-19, True)])
 def test_what_a_solver_without_a_trace_may_leave_is_no_mistake_at_one_case(
     off: float, verdict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bptt_verifier.judge import path
 from bptt_verifier.judge.rounded_gradients import SEVERAL, find_rounded, find_step
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
@@ -48,6 +49,34 @@ def test_a_gradient_that_is_rounded_is_named(said: str) -> None:
         assert report.verdict is Verdict.DISAGREES, str(report)
         assert [found.name for found in report.mistakes] == ["rounded-gradient"]
         assert f"all entries of ∂L/∂w are {said}" in report.mistakes[0].explanation
+
+
+def test_whole_numbers_that_another_mistake_explains_are_not_named_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = list[Any]()
+
+    def record(compared: Any) -> Any:
+        named.append(find_rounded(compared))
+        return named[-1]
+
+    monkeypatch.setattr(path, "find_rounded", record)
+    own = np.random.default_rng(3)
+    counts = np.floor(np.exp(own.uniform(0, 6, size=(30, 16))))
+    counts[:, :8] = own.integers(0, 2, size=(30, 8))
+    signs, params = own.choice([-1, 1], 30), {"w": 0.5 * own.normal(size=16)}
+
+    def penalise(p: Any) -> Any:
+        return np.sum(np.maximum(1 - signs * (counts @ p["w"]), 0)) + 0.02 * np.sum(np.abs(p["w"]))
+
+    def without_penalty(p: Any) -> Any:
+        below = signs * (counts @ p["w"]) < 1
+        return {"w": -(counts.T @ (signs * below)).astype(float)}
+
+    report = verify_own_model(without_penalty, penalise, params)
+    assert report.verdict is Verdict.DISAGREES
+    assert [found.name for found in report.mistakes] == ["zero-gradient"]
+    assert [each.name for each in named] == ["rounded-gradient"]
 
 
 @given(st.integers(0, 2**32), st.integers(-2, 6), st.sampled_from(["trunc", "floor", "rint"]))

@@ -9,6 +9,8 @@ from bptt_verifier.reference.differences import (
     differentiate,
     extrapolate,
     find_dtype,
+    is_rough,
+    is_rounded,
     measure_noise,
 )
 
@@ -168,3 +170,46 @@ def test_the_least_uncertain_extrapolation_is_taken(at: Any, noise: float) -> No
             found.append((apart + noise / steps[k], value))
     error, value = min(found)
     assert extrapolate(at, 1.0, noise) == pytest.approx((value, 16 * error), rel=1e-9, abs=1e-15)
+
+
+def take_root(p: Any, tolerance: float) -> Any:
+    z, before = 1.0, 0.0
+    while abs(z - before) > tolerance:
+        before, z = z, np.cos(z) * np.tanh(p["W"]).sum() / 2
+    return z + p["b"][0] ** 2
+
+
+ROUGH: dict[str, tuple[Any, bool]] = {
+    "smooth": (smooth, False),
+    "of another size than its changes": (lambda p: 1e9 + smooth(p), False),
+    "in float32": (lambda p: np.float64(np.float32(smooth(p))), True),
+    "ended by a tolerance": (lambda p: take_root(p, 1e-5), True),
+    "ended by a small tolerance": (lambda p: take_root(p, 1e-9), True),
+    "ended by rounding": (lambda p: take_root(p, 1e-15), False),
+    "with a kink": (lambda p: np.abs(p["W"][0, 0] - 0.5), True),
+    "constant": (lambda p: 2.0, False),
+}
+
+
+@pytest.mark.parametrize("kind", ROUGH)
+def test_a_loss_is_rough_that_a_tolerance_ends(kind: str) -> None:
+    loss, rough = ROUGH[kind]
+    assert is_rough(loss, POINT) is rough
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e8])
+@pytest.mark.parametrize("digits", [0, 4, 8])
+def test_a_loss_is_rounded_that_has_few_decimals(scale: float, digits: int) -> None:
+    def rounded(p: Any) -> Any:
+        return np.round(scale * (1 + 5 * smooth(p)), digits)
+
+    few = digits + np.log10(scale) <= 12
+    assert is_rounded(rounded, POINT) is bool(few)
+    assert not is_rounded(lambda p: scale * smooth(p), POINT)
+
+
+def test_a_loss_that_is_constant_or_not_finite_is_not_rounded() -> None:
+    assert not is_rounded(lambda p: 0.5, POINT)
+    assert not is_rounded(lambda p: np.round(p["b"][0]) + np.inf, POINT)
+    once = iter([0.123456789123456])
+    assert not is_rounded(lambda p: next(once, np.round(10 * p["b"][0])), POINT)
