@@ -182,7 +182,7 @@ def find_dependence(
 def comes_of_values(
     first: Compared, again: Compared | Breach, repetition: Repetition, ask: Ask
 ) -> bool:
-    """Tell whether a small change comes of the values that are some ulps away, in any arrays.
+    """Tell whether a small change comes of values that are some ulps away, not of their arrays.
 
     A minimiser inside takes another step then. What is kept of other values differs by more.
     """

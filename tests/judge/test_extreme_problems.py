@@ -200,7 +200,7 @@ def plain_lstm(
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param({"limit": 5}, marks=pytest.mark.rest),
+        pytest.param({"limit": 5}, marks=pytest.mark.slow),
         pytest.param({"limit": 50}, marks=pytest.mark.slow),
         pytest.param({"at_zero": 0.0}, marks=pytest.mark.rest),
     ],

@@ -262,8 +262,8 @@ def verify_step(tolerance: float, factor: float) -> Any:
     )
 
 
-@pytest.mark.rest
-@pytest.mark.parametrize("tolerance", [pytest.param(1e-6, marks=pytest.mark.slow), 1e-7])
+@pytest.mark.slow
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-7])
 def test_the_gradient_of_a_fixed_point_is_right_where_a_tolerance_ends_the_iteration(
     tolerance: float,
 ) -> None:

@@ -66,7 +66,7 @@ def test_the_adapters_on_the_page_make_kernels(
     assert len(made) == 3 - (find_spec("torch") is None)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_the_call_with_a_stated_gradient_on_the_page_runs() -> None:
     names: dict[str, Any] = {"print": lambda report: None}
     exec(BLOCKS[0], names)

@@ -115,7 +115,7 @@ def half(cell: str, **factors: float) -> Any:
     return found
 
 
-CELLS = ["lstm", "gru"]
+CELLS = [pytest.param("lstm", marks=pytest.mark.slow), "gru"]
 
 
 @pytest.mark.rest
