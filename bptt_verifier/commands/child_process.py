@@ -193,7 +193,9 @@ def judge_file(
                 if running == f"running {Path(request['file']).name}":
                     raise ValueError(f"FILE: {what[:-1]}; {GUARD}, or set --timeout") from None
                 if running == COMPUTING_LOSS:  # what is judged are the gradients
-                    what = f"{what[:-1]}, so your gradients were not judged. Set a longer --timeout."
+                    what = (
+                        f"{what[:-1]}, so your gradients were not judged. Set a longer --timeout."
+                    )
                 verdict = Verdict.INCONCLUSIVE if running == COMPUTING_LOSS else Verdict.DISAGREES
                 return fail("timed-out", verdict, what, seconds=limit)
             if not line:

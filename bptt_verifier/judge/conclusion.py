@@ -20,6 +20,7 @@ from bptt_verifier.judge.undecided import (
     explain_untestable,
     withhold,
 )
+from bptt_verifier.judge.unguarded import doubt_rounded
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
@@ -234,9 +235,10 @@ def conclude(
         largest_sizes=subject.find_largest_sizes(found.case for found in (*compared, *probes)),
     )
     if report.verdict is Verdict.DISAGREES:
-        unsolved = doubt_solver(subject, [*compared, *probes])
-        if unsolved:
-            return withhold(report, unsolved)
+        found = [*compared, *probes]
+        doubts = doubt_solver(subject, found) or doubt_rounded(subject, found)
+        if doubts:
+            return withhold(report, doubts)
         failing = [case for case in compared if case.fails]
         long = [probe for probe in probes if probe.fails]
         return explain(report, attempt, subject, failing, long, seconds, progress)

@@ -26,7 +26,13 @@ from bptt_verifier.program.fixed_points import (
     find_limit,
     find_place,
 )
-from bptt_verifier.program.guards import differentiate_unguarded, find_guards
+from bptt_verifier.program.guards import (
+    describe_place,
+    differentiate_unguarded,
+    find_guards,
+    find_roundings,
+    pass_through,
+)
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
@@ -296,8 +302,17 @@ class OwnSubject(Subject):
         with isolate_float64(self.model.loss):
             program = self.model.find_program(case.arguments, case.point.setting)
         assert program is not None  # whose guards have been found
-        places = program.operations[find_guards(program)[-1][0]].where
-        return f" at `{places[0].text}` ({places[0]})" if places else ""
+        return describe_place(program, find_guards(program)[-1])
+
+    def differentiate_unrounded(self, case: Case) -> tuple[dict[str, Array], str]:
+        """Differentiate what the loss rounds, and describe where it last does; empty if nowhere."""
+        with isolate_float64(self.model.loss):
+            program = self.model.find_program(case.arguments, case.point.setting)
+            roundings = [] if program is None else find_roundings(program)
+            if program is None or not roundings:
+                return {}, ""
+            unrounded = pass_through(program, roundings, widen(case.arguments))
+            return unrounded, describe_place(program, roundings[-1])
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

@@ -178,6 +178,10 @@ class Subject(ABC):
         """Describe where a guard of the loss is; empty where that is not known."""
         return ""
 
+    def differentiate_unrounded(self, case: Case) -> tuple[dict[str, Array], str]:
+        """Differentiate what the loss rounds, and describe where it last does; empty if nowhere."""
+        return {}, ""
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None

@@ -117,8 +117,9 @@ def compare_early(
 def doubt_many(left: int, every: int) -> list[str]:
     """Say so where more cases would be left out than are kept: the loss may be none of a limit."""
     return [
-        f"{left} of {every} cases are too many to leave out. If the iteration of the loss converges "
-        "with more steps, let it take them; else judge the parameters given alone: --case 0."
+        f"{left} of {every} cases are too many to leave out. If the iteration of the loss "
+        "converges with more steps, let it take them; else judge the parameters given alone: "
+        "--case 0."
     ] * (2 * left > every)
 
 

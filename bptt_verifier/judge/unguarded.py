@@ -54,6 +54,23 @@ def is_unguarded(subject: Subject, found: Compared) -> bool:
     return False
 
 
+def doubt_rounded(subject: Subject, compared: Sequence[Compared]) -> list[str]:
+    """Say so where gradients are those of what the loss rounds; the derivative of that is zero."""
+    where = ""
+    for found in compared:
+        failing = list_failing(found)
+        unrounded, where = subject.differentiate_unrounded(found.case) if failing else ({}, where)
+        if not all(
+            name in unrounded and is_close(found, name, found.submitted[name], unrounded[name])
+            for name in failing
+        ):
+            return []
+    return [
+        f"The loss is rounded{where}, and the derivative of that is zero. Your gradients are those "
+        "of the number that is rounded: let the loss use that."
+    ]
+
+
 def is_special(subject: Subject, found: Compared) -> bool:
     """Tell whether a value reaches a guard at a case, or an iteration has not converged.
 

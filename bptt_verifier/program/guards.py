@@ -15,6 +15,8 @@ from bptt_verifier.program.trace import Params, Program, forward
 WIDTH = 2.0**-13  # distance of a limit from 0 or 1, at most
 CHOOSING = {"max": 0, "min": 0, "select_n": 1}  # and the first operand that may be the result
 
+ROUNDINGS = frozenset("round floor ceil".split())
+
 Edge = tuple[int, int]
 
 
@@ -45,11 +47,28 @@ def differentiate_unguarded(
 
     The slope of a guard is one, at values that are limited or at those that are not.
     """
-    slopes = {edge: Change(edge[1], slope=1.0) for edge in guards}
-    limited = backward(program, forward(program, params), [slopes])
     free = leave_out(program, guards)
     unlimited = backward(free, forward(free, params))
-    return [{name: value[0] for name, value in each.items()} for each in (limited, unlimited)]
+    unlimited = {name: value[0] for name, value in unlimited.items()}
+    return [pass_through(program, guards, params), unlimited]
+
+
+def pass_through(program: Program, edges: Sequence[Edge], params: Params) -> dict[str, Array]:
+    """Differentiate with a slope of one at these operands."""
+    slopes = {edge: Change(edge[1], slope=1.0) for edge in edges}
+    found = backward(program, forward(program, params), [slopes])
+    return {name: value[0] for name, value in found.items()}
+
+
+def find_roundings(program: Program) -> list[Edge]:
+    """Find the operands that are rounded to whole numbers, by operation and operand."""
+    return [(n, 0) for n, each in enumerate(program.operations) if each.name in ROUNDINGS]
+
+
+def describe_place(program: Program, edge: Edge) -> str:
+    """Describe the line of an operand, if it is known."""
+    places = program.operations[edge[0]].where
+    return f" at `{places[0].text}` ({places[0]})" if places else ""
 
 
 def leave_out(program: Program, guards: Sequence[Edge]) -> Program:

@@ -22,6 +22,7 @@ from bptt_verifier.program.attempt import (
 )
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.guards import describe_place, find_roundings
 from bptt_verifier.program.kept_state import put_back_globals
 from bptt_verifier.program.leaves import rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
@@ -75,7 +76,6 @@ from bptt_verifier.reference.stated_derivatives import (
 )
 from manual_bptt.inputs import require_at_least
 
-ROUNDINGS = frozenset("round floor ceil".split())
 CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
 
 
@@ -296,11 +296,10 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
 
 def describe_rounding(program: Program) -> str:
     """Say so where a loss is rounded, and has no other derivative than zero."""
-    roundings = [each for each in program.operations if each.name in ROUNDINGS]
+    roundings = find_roundings(program)
     if not roundings or any(reaches(program, name) for name in program.leaves):
         return ""
-    places = roundings[-1].where
-    where = f" at `{places[0].text}` ({places[0]})" if places else ""
+    where = describe_place(program, roundings[-1])
     return f"The loss is rounded{where}, so its derivative is zero: let it return what it rounds."
 
 

@@ -149,3 +149,36 @@ def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
         differentiate_unguarded=lambda case: [], find_limits=lambda case: iter(())
     )
     assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
+
+
+def judge_rounded(wrong: bool, digits: int | None) -> Any:
+    def data(p: Any) -> Any:
+        found = np.sum(np.tanh(X @ p["W"]) ** 2)
+        return found if digits is None else np.round(found, digits)
+
+    def derive(p: Any) -> Any:
+        h = np.tanh(X @ p["W"])
+        return {"W": X.T @ (2 * h * (1 - h ** (3 if wrong else 2))) + p["W"]}
+
+    def penalise(p: Any) -> Any:
+        return data(p) + np.sum(p["W"] ** 2) / 2
+
+    return verify_own_model(derive, penalise, PARAMS, cases=4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "digits", "verdict"),
+    [
+        (False, None, Verdict.AGREES),
+        (False, 3, Verdict.INCONCLUSIVE),
+        (True, 3, Verdict.DISAGREES),
+    ],
+)
+def test_gradients_of_what_a_part_of_the_loss_rounds_are_not_called_wrong(
+    wrong: bool, digits: int | None, verdict: Verdict
+) -> None:
+    report = judge_rounded(wrong, digits)
+    assert report.verdict is report.parameters["W"].verdict is verdict
+    said = "The loss is rounded at `return found if digits is None else np.round(found, digits)` ("
+    rounded = [note for note in report.notes if note.startswith(said)]
+    assert bool(rounded) == (verdict is Verdict.INCONCLUSIVE)
