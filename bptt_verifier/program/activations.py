@@ -150,10 +150,9 @@ def slope_of(
             continue
         given = [results.get(slot, values[slot]) for slot in equation.inputs]
         moved = [slopes.get(slot) for slot in equation.inputs]
-        (slot,) = equation.outputs
-        (result,) = [values[slot]] if at is None else evaluate(equation, given)
+        (result,) = evaluate(equation, given)
         if equation.name in COMPARISONS:
-            results[slot] = result
+            results[equation.outputs[0]] = result
             continue
         if equation.name == "select_n":
             which, last = given[0], len(given) - 2
@@ -168,5 +167,6 @@ def slope_of(
         else:
             factors = [slope(*given, result) for slope in BINARY[equation.name][1:]]
         terms = [f * s for f, s in zip(factors, moved, strict=True) if s is not None]
+        (slot,) = equation.outputs
         results[slot], slopes[slot] = result, sum(terms, np.zeros_like(point))
     return slopes[known.program.operations[activation.end].outputs[0]]

@@ -148,8 +148,10 @@ class OwnModel(NamedTuple):
         """Find the program of the path that the loss takes at a point; None of a black box."""
         if self.black_box is not None:
             return None
-        path = find_only(self.paths[setting].known) or self.follow(params, setting).path
-        return path.program
+        paths = self.paths[setting]
+        # Where zeros may be kept (N8), the gradient decides which of two programs is followed.
+        only = None if paths.keeps_zeros else find_only(paths.known)
+        return (only or self.follow(params, setting).path).program
 
     def retrace(
         self, params: Mapping[str, Array], setting: int, decisions: Decisions

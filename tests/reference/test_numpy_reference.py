@@ -121,7 +121,7 @@ def test_what_a_solver_in_code_without_a_trace_may_leave_is_inconclusive(
 
     report = judge(nearly, loss)
     assert report.verdict is verdict, str(report)
-    doubted = report.notes[0].startswith("Your results differ by up to 1e-08 of their largest")
+    doubted = report.notes[0].startswith("Your results differ from the reference by up to 1e-08 of")
     assert doubted is (verdict is Verdict.INCONCLUSIVE)
     assert not (doubted and report.mistakes)
 

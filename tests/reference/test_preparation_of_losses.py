@@ -90,12 +90,14 @@ def test_zeros_are_displaced_by_a_part_of_the_parameter_s_size_or_of_that_of_dra
 
 def test_the_program_at_a_point_is_that_of_its_path_and_a_black_box_has_none() -> None:
     path = SimpleNamespace(path=SimpleNamespace(program="the program"))
-    paths: Any = SimpleNamespace(follow=lambda params, limited: path, known=())
-    only = SimpleNamespace(outcomes=())
-    alone: Any = SimpleNamespace(known=[SimpleNamespace(program=only)])
+    paths: Any = SimpleNamespace(follow=lambda params, limited: path, known=(), keeps_zeros=False)
+    only, known = SimpleNamespace(outcomes=()), {"follow": paths.follow, "keeps_zeros": False}
+    alone: Any = SimpleNamespace(known=[SimpleNamespace(program=only)], **known)
     traced: Any = model(params=(PARAMS, PARAMS), paths=(alone, paths))
     assert traced.find_program(PARAMS, 0) is only
     assert traced.find_program(PARAMS, 1) == "the program"
+    alone.keeps_zeros = True
+    assert traced.find_program(PARAMS, 0) == "the program"
     assert traced._replace(black_box=Differences()).find_program(PARAMS, 1) is None
 
 
