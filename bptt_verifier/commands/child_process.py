@@ -39,6 +39,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
 PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
+ALIVE = 1.0  # seconds from one look at whether the parent runs to the next
 WAITING = 4  # times its processor time that a trace may take, where other processes run as well
 FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
 
@@ -272,6 +273,7 @@ def main() -> None:
     request = sys.stdin.buffer.read()
     if not request:  # the parent needs no child, or has ended
         return
+    end_with_parent()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the submission has nothing to read
     try:
         send(outcome=judge_in_child(json.loads(request), announce, send))
@@ -282,6 +284,20 @@ def main() -> None:
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         said = f"the judge itself failed: {type(error).__name__}: {error} at {where}"
         send(refused=said, raised=False)
+
+
+def end_with_parent() -> None:
+    """End this process, and what it has started, soon after its parent, which may be killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ALIVE)
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def import_judge() -> None:

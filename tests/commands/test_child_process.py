@@ -4,6 +4,9 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.commands.child_process import Outcome, Output, judge_file, naming_option
+from bptt_verifier.commands.child_process import ALIVE, Outcome, Output, judge_file, naming_option
 from bptt_verifier.program import source_file
 from bptt_verifier.report.versions import find_versions
 from tests.support.command_line import Command
@@ -84,6 +87,32 @@ def test_a_trace_of_a_loss_may_take_longer_than_a_call(tmp_path: Path) -> None:
     printed: list[str] = []
     assert judge(file, printed.append).verdict is Verdict.AGREES
     assert "traced" in printed[0]
+
+
+@pytest.mark.rest
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_code_ends_with_a_verifier_that_is_killed(tmp_path: Path) -> None:
+    number = tmp_path / "number"
+    body = f"open({str(number)!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(60)"
+    file = write_file(tmp_path, "import os, time", body)
+    verifier = subprocess.Popen([sys.executable, "-m", "bptt_verifier", "verify", str(file)])
+    while not (number.exists() and number.read_text(encoding="utf-8").endswith("\n")):
+        time.sleep(0.1)
+    verifier.kill()
+    verifier.wait()
+    stat = Path("/proc") / number.read_text(encoding="utf-8").strip() / "stat"
+    end = time.monotonic() + 10 * ALIVE
+    while is_running(stat) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not is_running(stat)
+
+
+def is_running(stat: Path) -> bool:
+    """Tell whether a process runs: not where it has ended, and nothing has asked for its code."""
+    try:
+        return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 EXAMPLES = 8
