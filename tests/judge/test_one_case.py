@@ -133,3 +133,24 @@ def test_what_a_solver_without_a_trace_may_leave_is_no_mistake_at_one_case(
     assert report.verdict is (Verdict.DISAGREES if verdict else Verdict.INCONCLUSIVE)
     assert report.parameters["w"].verdict is report.verdict
     assert any("a solver or a loop in it" in note for note in report.notes) != verdict
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, Verdict.AGREES), (1e-4, Verdict.DISAGREES)])
+def test_errors_that_scatter_are_those_of_rounding_at_one_case(
+    off: float, verdict: Verdict
+) -> None:
+    weights, x = np.random.default_rng(0).normal(size=(6, 6)), np.arange(6) / 6
+
+    def square(p: Any) -> Any:
+        return np.sum(np.tanh(p["W"] @ np.tanh(p["W"] @ x)) ** 2)
+
+    def in_float32(p: Any) -> Any:
+        w, given = p["W"].astype(np.float32), x.astype(np.float32)
+        h = np.tanh(w @ given)
+        k = np.tanh(w @ h)
+        d = 2 * k * (1 - k * k)
+        found = np.outer(d, h) + np.outer((1 + off) * w.T @ d * (1 - h * h), given)
+        # No number of float32, so that neighbours alone can tell.
+        return {"W": found.astype(float) * (1 + 1e-9 * np.sin(1e9 * p["W"]))}
+
+    assert compare_case(in_float32, square, {"W": weights}, "0").verdict is verdict

@@ -197,19 +197,48 @@ def test_a_loss_is_rough_that_a_tolerance_ends(kind: str) -> None:
     assert is_rough(loss, POINT) is rough
 
 
+def test_a_smooth_loss_is_asked_on_two_lines_of_each_spacing() -> None:
+    asked, rng = list[float](), np.random.default_rng(2)
+
+    def square(p: Any) -> Any:
+        asked.append(p["w"][0])
+        return p["w"][0] ** 2
+
+    assert is_rough(square, {"w": np.array([2.0])}) is False
+    along = [rng.uniform(-1.0, 1.0, 1)[0] for _ in range(4)]
+    steps = [spacing * np.arange(-32, 33) for spacing in (2.0**-6, 2.0**-9) * 2]
+    expected = [2 * (1 + s * a) for each, a in zip(steps, along, strict=True) for s in each]
+    np.testing.assert_array_equal(asked, expected)
+
+
+def test_a_loss_is_asked_on_one_line_whether_it_is_rounded() -> None:
+    asked = list[float]()
+
+    def count(p: Any) -> Any:
+        asked.append(p["w"][0])
+        return float(len(asked))
+
+    assert is_rounded(count, {"w": np.array([2.0])})
+    along = np.random.default_rng(1).uniform(-1.0, 1.0, 1)[0]
+    expected = [2 * (1 + s * along) for s in 2.0**-5 * np.arange(-5, 6)]
+    np.testing.assert_array_equal(asked, expected)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e8])
-@pytest.mark.parametrize("digits", [0, 4, 8])
+@pytest.mark.parametrize("digits", [0, 4, 5, 8, 9])
 def test_a_loss_is_rounded_that_has_few_decimals(scale: float, digits: int) -> None:
     def rounded(p: Any) -> Any:
         return np.round(scale * (1 + 5 * smooth(p)), digits)
 
-    few = digits + np.log10(scale) <= 12
+    few = digits <= 8 and digits + np.log10(scale) <= 12
     assert is_rounded(rounded, POINT) is bool(few)
     assert not is_rounded(lambda p: scale * smooth(p), POINT)
 
 
 def test_a_loss_that_is_constant_or_not_finite_is_not_rounded() -> None:
-    assert not is_rounded(lambda p: 0.5, POINT)
-    assert not is_rounded(lambda p: np.round(p["b"][0]) + np.inf, POINT)
+    assert is_rounded(lambda p: 0.5, POINT) is False
+    assert is_rounded(lambda p: np.round(p["b"][0]) + np.inf, POINT) is False
+    beyond = iter([np.inf])
+    assert is_rounded(lambda p: next(beyond, np.round(10 * p["b"][0], 1)), POINT) is False
     once = iter([0.123456789123456])
     assert not is_rounded(lambda p: next(once, np.round(10 * p["b"][0])), POINT)
