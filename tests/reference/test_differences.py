@@ -187,7 +187,10 @@ ROUGH: dict[str, tuple[Any, bool]] = {
     "ended by a small tolerance": (lambda p: take_root(p, 1e-9), True),
     "ended by rounding": (lambda p: take_root(p, 1e-15), False),
     "with a kink": (lambda p: np.abs(p["W"][0, 0] - 0.5), True),
+    "with a jump beyond its rounding": (lambda p: 1 + 5e-13 * (p["b"][0] > 0.75), True),
+    "with rounding where it is not zero": (lambda p: 1e3 * (p["b"][0] - 0.75), False),
     "constant": (lambda p: 2.0, False),
+    "zero": (lambda p: 0.0, False),
 }
 
 
