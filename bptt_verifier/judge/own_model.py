@@ -30,13 +30,12 @@ from bptt_verifier.program.guards import (
     describe_place,
     differentiate_unguarded,
     find_guards,
-    find_roundings,
-    pass_through,
 )
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
+from bptt_verifier.program.roundings import describe_last, differentiate_unrounded
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.stopped_loops import Longer, Site, continue_loops
 from bptt_verifier.program.torch_losses import over_arrays
@@ -308,11 +307,10 @@ class OwnSubject(Subject):
         """Differentiate what the loss rounds, and describe where it last does; empty if nowhere."""
         with isolate_float64(self.model.loss):
             program = self.model.find_program(case.arguments, case.point.setting)
-            roundings = [] if program is None else find_roundings(program)
-            if program is None or not roundings:
+            if program is None:
                 return {}, ""
-            unrounded = pass_through(program, roundings, widen(case.arguments))
-            return unrounded, describe_place(program, roundings[-1])
+            unrounded = differentiate_unrounded(program, widen(case.arguments))
+            return unrounded, describe_last(program)
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

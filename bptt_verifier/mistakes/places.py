@@ -178,11 +178,13 @@ def fit_adjoints(
     uncertain = max(1e-9, 8 * noise) * sizes[0] / sizes[-1]
     if error > max(1e-8, 8 * noise) or uncertain > OFF / 100:
         return None
-    true = sweep_back(known.program, case.forward)
+    adjoints, true = sweep_back(known.program, case.forward), dict[int, Array]()
+    for slot in expression.slots:  # what the loss only counts or rounds has none
+        absent = adjoints[slot] is None
+        true[slot] = np.zeros(case.forward[slot].size) if absent else adjoints[slot].ravel()
     errors, start = dict[int, AdjointError](), 0
-    largest = max(float(np.max(np.abs(true[slot]))) for slot in expression.slots)
-    for slot in expression.slots:
-        adjoint = true[slot][0].ravel()
+    largest = max(float(np.max(np.abs(adjoint))) for adjoint in true.values())
+    for slot, adjoint in true.items():
         found = fitted[start : start + adjoint.size]
         start += adjoint.size
         off = float(np.max(np.abs(found - adjoint)))

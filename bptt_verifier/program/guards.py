@@ -4,7 +4,7 @@ As `np.clip(p, 1e-7, 1 - 1e-7)` does before `np.log`. Many derivations leave the
 is reached, autodiff passes nothing back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from bptt_verifier.program.trace import Params, Program, forward
 
 WIDTH = 2.0**-13  # distance of a limit from 0 or 1, at most
 CHOOSING = {"max": 0, "min": 0, "select_n": 1}  # and the first operand that may be the result
-
-ROUNDINGS = frozenset("round floor ceil".split())
 
 Edge = tuple[int, int]
 
@@ -50,19 +48,16 @@ def differentiate_unguarded(
     free = leave_out(program, guards)
     unlimited = backward(free, forward(free, params))
     unlimited = {name: value[0] for name, value in unlimited.items()}
-    return [pass_through(program, guards, params), unlimited]
+    return [pass_through(program, dict.fromkeys(guards, 1.0), params), unlimited]
 
 
-def pass_through(program: Program, edges: Sequence[Edge], params: Params) -> dict[str, Array]:
-    """Differentiate with a slope of one at these operands."""
-    slopes = {edge: Change(edge[1], slope=1.0) for edge in edges}
-    found = backward(program, forward(program, params), [slopes])
+def pass_through(
+    program: Program, slopes: Mapping[Edge, float], params: Params
+) -> dict[str, Array]:
+    """Differentiate with these slopes at operands."""
+    changes = {edge: Change(edge[1], slope=slope) for edge, slope in slopes.items()}
+    found = backward(program, forward(program, params), [changes])
     return {name: value[0] for name, value in found.items()}
-
-
-def find_roundings(program: Program) -> list[Edge]:
-    """Find the operands that are rounded to whole numbers, by operation and operand."""
-    return [(n, 0) for n, each in enumerate(program.operations) if each.name in ROUNDINGS]
 
 
 def describe_place(program: Program, edge: Edge) -> str:

@@ -20,6 +20,7 @@ SPACINGS = 2.0**-6, 2.0**-9  # relative, of the points that show jumps of the lo
 POINTS, LINES = 65, 2  # on each line, and lines
 LOW, HIGH = 4, 8  # orders of differences: those of a smooth loss are smaller, the higher they are
 DECIMALS, DIGITS = 8, 12  # of a loss that is rounded, at most: those of float64 have several more
+FLAT, LEVELS = 8, 3  # of eleven values that a step of NEAR leaves as they are, and other ones
 ORDER = 5  # of the differences between them
 CARRIED = 2.0**-56  # relative noise below which a loss computes in longdouble throughout
 
@@ -107,20 +108,27 @@ def extrapolate(at: Callable[[Any], Any], step: Any, noise: float) -> tuple[floa
 
 
 def is_rounded(loss: Loss, point: Point) -> bool:
-    """Tell whether a loss is rounded to decimals: then small steps change nothing, or too much.
+    """Tell whether a loss is rounded: then small steps change nothing, or too much.
 
-    All of its values on a line through the point have few decimals, which others have by chance in
-    one of 10⁴ cases, and are not all equal.
+    Its values on a line through the point have few decimals, all of them, which others have by
+    chance in one of 10⁴ cases; or most do not change nearby, and those are not all equal. A loss
+    that is flat where no unit is active, as a hinge is, has one value there.
     """
     rng = np.random.default_rng(1)
     along = {name: rng.uniform(-1.0, 1.0, value.shape) for name, value in point.items()}
     steps = FIRST * np.arange(-ORDER, ORDER + 1)
-    found = [loss({n: v * (1 + step * along[n]) for n, v in point.items()}) for step in steps]
-    values = np.array(found, float)
+    rows = [
+        [loss({n: v * (1 + step * along[n]) for n, v in point.items()}) for step in row]
+        for row in (steps, steps + NEAR[-1])
+    ]
+    values, nearby = np.array(rows, float)
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return False
     whole = np.log10(np.maximum(1.0, np.abs(values))).astype(int)
-    return all(v == round(v, min(DECIMALS, DIGITS - n)) for v, n in zip(values, whole, strict=True))
+    if all(v == round(v, min(DECIMALS, DIGITS - n)) for v, n in zip(values, whole, strict=True)):
+        return True
+    flat = values[values == nearby]
+    return len(flat) >= FLAT and len(np.unique(flat)) >= LEVELS
 
 
 def is_rough(loss: Loss, point: Point) -> bool:

@@ -22,7 +22,6 @@ from bptt_verifier.program.attempt import (
 )
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.guards import describe_place, find_roundings
 from bptt_verifier.program.kept_state import put_back_globals
 from bptt_verifier.program.leaves import rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
@@ -32,7 +31,7 @@ from bptt_verifier.program.precision import (
     forget_other_precision,
     isolate_float64,
 )
-from bptt_verifier.program.reach import reaches
+from bptt_verifier.program.roundings import describe_last
 from bptt_verifier.program.torch_losses import (
     differentiate,
     over_arrays,
@@ -141,9 +140,6 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         paths = trace_loss(model, given)
         if isinstance(paths, str):
             return model._replace(refusal=paths, untraced=paths)
-        rounded = describe_rounding(paths.known[0].program)
-        if rounded:
-            return model._replace(refusal=rounded, untraced=rounded)
         share = max(1, (cases + len(model.params) - 1 - number) // len(model.params))
         done = sum(len(selection.cases) for selection in selections)
 
@@ -193,7 +189,7 @@ def use_differences(
 
     point, chosen_cases = widen(model.params[0]), (model.params, model.seed, cases, progress)
     if attempt(is_rounded, in_numpy, point) is True:
-        said = "It returns decimals of a few digits, whose differences say nothing of a gradient."
+        said = "Its values make steps, whose differences say nothing of a gradient."
         return model._replace(refusal=f"{reason} {said}")
     followed = model.by_autograd and not isinstance(attempt(by_torch, point), Failure)
     with MUTED.hold():
@@ -258,11 +254,13 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
         if model.in_torch:
             from bptt_verifier.program import torch_trace  # noqa: PLC0415
 
-            return torch_trace.over_jax(loss, point)
+            traced = torch_trace.over_jax(loss, point)
+            return lambda values: to_scalar(traced(values))
         if model.in_numpy:
             from bptt_verifier.program import numpy_code  # noqa: PLC0415
 
-            return numpy_code.over_jax(lambda values: loss(values, np), point)
+            traced = numpy_code.over_jax(lambda values: loss(values, np), point)
+            return lambda values: to_scalar(traced(values))
         return lambda values: to_scalar(loss(values, jnp))
 
     forget = partial(forget_other_precision, find_arrays(loss))
@@ -294,13 +292,34 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     return paths
 
 
-def describe_rounding(program: Program) -> str:
-    """Say so where a loss is rounded, and has no other derivative than zero."""
-    roundings = find_roundings(program)
-    if not roundings or any(reaches(program, name) for name in program.leaves):
+def describe_steps(model: OwnModel) -> str:
+    """Say so where a loss differs between cases, and its derivative is zero in all of them.
+
+    Then it counts, or is rounded. A program that states a derivative may state that it is zero.
+    """
+    values = list[list[float]]([] for _ in model.params)
+    noise, programs = 0.0, list[Program]()
+    for case in model.cases:
+        assert case.truth is not None
+        known = case.truth(np.float64, ())
+        if any((np.abs(known.values[n]) > known.allowed[n]).any() for n in case.arguments):
+            return ""
+        program = model.find_program(case.arguments, case.point.setting)
+        found = call_loss(model.loss, case.arguments)
+        if program is None or states_rules(program) or states_stops(program):
+            return ""
+        programs.append(program)
+        if np.isfinite(case.noise()) and not isinstance(found, Failure):
+            values[case.point.setting].append(found.item())
+            noise = max(noise, case.noise())
+    if not any(np.ptp(row) > 2 * noise for row in values if row):
         return ""
-    where = describe_place(program, roundings[-1])
-    return f"The loss is rounded{where}, so its derivative is zero: let it return what it rounds."
+    place, *_ = [*filter(None, map(describe_last, programs)), ""]
+    said = f"is rounded{place}" if place else "counts, or is rounded"
+    return (
+        f"The derivative of the loss is zero in all {len(model.cases)} cases, although the loss "
+        f"differs between them: it {said}. Let it return what it rounds."
+    )
 
 
 def confirm(model: OwnModel) -> OwnModel:
@@ -336,6 +355,9 @@ def confirm(model: OwnModel) -> OwnModel:
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
     model = model._replace(cases=kept, notes=(*stated, *model.notes, *notes))
+    steps = describe_steps(model)
+    if steps:
+        return model._replace(refusal=steps)
     unconfirmed = [said for said in stated if said.endswith(UNCONFIRMED)]
     return model._replace(doubt=unconfirmed[0]) if unconfirmed and not model.doubt else model
 

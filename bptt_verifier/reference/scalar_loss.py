@@ -10,6 +10,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.leaves import Tree, flatten
+from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.reference.case import Loss
 
 
@@ -79,5 +80,6 @@ def require_one_value(found: Any, loss: Callable[..., Any]) -> None:
 
 
 def to_scalar(value: Any) -> Any:
-    """Give a loss of one entry no axes; one without has none to lose."""
-    return value if np.shape(value) == () else jnp.reshape(value, ())
+    """Give a loss of one entry no axes, and one that counts a derivative, which is zero."""
+    value = value if np.shape(value) == () else jnp.reshape(value, ())
+    return value if is_inexact(jnp.result_type(value)) else jnp.asarray(value, float)

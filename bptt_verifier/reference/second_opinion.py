@@ -144,7 +144,8 @@ def difference_in(
         found = loss(moved)
         if found is None:
             return dtype(np.nan), np.nan
-        return dtype(found), float(np.finfo(np.asarray(found).dtype).eps)
+        form = np.result_type(np.asarray(found).dtype, np.float16)  # of an integer, too
+        return dtype(found), float(np.finfo(form).eps)
 
     slopes = list[float]()
     for h in steps:

@@ -1,5 +1,6 @@
 """Gradients that leave a guard of the loss out are right where no value reaches it."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,10 +152,10 @@ def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
     assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
 
 
-def judge_rounded(wrong: bool, digits: int | None) -> Any:
+def judge_rounded(wrong: bool, rounding: Any) -> Any:
     def data(p: Any) -> Any:
         found = np.sum(np.tanh(X @ p["W"]) ** 2)
-        return found if digits is None else np.round(found, digits)
+        return rounding(found)
 
     def derive(p: Any) -> Any:
         h = np.tanh(X @ p["W"])
@@ -166,19 +167,23 @@ def judge_rounded(wrong: bool, digits: int | None) -> Any:
     return verify_own_model(derive, penalise, PARAMS, cases=4)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "digits", "verdict"),
-    [
-        (False, None, Verdict.AGREES),
-        (False, 3, Verdict.INCONCLUSIVE),
-        (True, 3, Verdict.DISAGREES),
-    ],
-)
+ROUNDED: dict[str, Callable[[Any], Any]] = {
+    "round": lambda found: np.round(found, 3),
+    "remainder": lambda found: found - found % 0.01,
+    "integer": lambda found: (100 * found).astype(int) / 100,
+    "itself": lambda found: found,
+}
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("name", ROUNDED)
 def test_gradients_of_what_a_part_of_the_loss_rounds_are_not_called_wrong(
-    wrong: bool, digits: int | None, verdict: Verdict
+    wrong: bool, name: str
 ) -> None:
-    report = judge_rounded(wrong, digits)
+    verdict = Verdict.AGREES if name == "itself" else Verdict.INCONCLUSIVE
+    verdict = Verdict.DISAGREES if wrong else verdict
+    report = judge_rounded(wrong, ROUNDED[name])
     assert report.verdict is report.parameters["W"].verdict is verdict
-    said = "The loss is rounded at `return found if digits is None else np.round(found, digits)` ("
+    said = "The loss is rounded at `"
     rounded = [note for note in report.notes if note.startswith(said)]
     assert bool(rounded) == (verdict is Verdict.INCONCLUSIVE)

@@ -17,10 +17,12 @@ from bptt_verifier.mistakes.places import (
     list_places,
     measure_adjoints,
 )
+from bptt_verifier.program import numpy_code
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.paths import prune
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import Structure, structure
-from bptt_verifier.program.trace import forward
+from bptt_verifier.program.trace import forward, trace
 from tests.support.diagnosis import diagnose_numbers, plant, trace_points
 from tests.support.further_models import MODELS
 from tests.support.profiles import deep
@@ -238,3 +240,25 @@ def test_a_gradient_that_differs_by_the_same_numbers_everywhere_is_said_to(kept:
 
     (found,) = diagnose_numbers(loss, params, scaled)
     assert "same numbers in every case" not in found.explanation
+
+
+def test_a_gradient_of_what_is_only_counted_implies_a_wrong_adjoint() -> None:
+    x = np.array([0.3, -1.2, 0.7])
+
+    def loss(p: Any) -> Any:
+        return np.sum((10 * (p["W"] @ x)).astype(int)) / 10 + p["v"]
+
+    params = {"W": np.arange(9.0).reshape(3, 3) / 4, "v": np.array(0.5)}
+    with use_float64():
+        program = trace(lambda p, _: numpy_code.over_jax(loss, params)(p), params)
+    known, true = structure(prune(program)), {"W": np.zeros((3, 3)), "v": np.array(1.0)}
+    submitted = true | {"W": np.outer([0.4, 0.2, 0.9], x)}
+    allowed = {name: np.full_like(value, 1e-14) for name, value in true.items()}
+    witness = Witness(params, submitted, true, allowed, True)
+    with use_float64():
+        values = forward(known.program, params)
+    evidence = [make_evidence(values, known.steps, witness, dict.fromkeys(true))]
+    (expression,) = (each for each in find_expressions(known) if "W" in each.weights)
+    with use_float64():
+        fit = fit_everywhere(known, evidence, expression)
+    assert fit == (expression, dict.fromkeys(expression.slots, True))

@@ -223,8 +223,34 @@ def test_a_loss_is_asked_on_one_line_whether_it_is_rounded() -> None:
 
     assert is_rounded(count, {"w": np.array([2.0])})
     along = np.random.default_rng(1).uniform(-1.0, 1.0, 1)[0]
-    expected = [2 * (1 + s * along) for s in 2.0**-5 * np.arange(-5, 6)]
+    steps = 2.0**-5 * np.arange(-5, 6)
+    expected = [2 * (1 + s * along) for s in [*steps, *steps + 2.0**-12]]
     np.testing.assert_array_equal(asked, expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "rounded"), [(0.02, True), (0.005, True), (2.0**-19, False), (1.0, False)]
+)
+def test_a_loss_is_rounded_that_takes_steps(step: float, rounded: bool) -> None:
+    # Steps of 1 are wider than the line is long.
+    def loss(p: Any) -> Any:
+        value = p["w"][0] + np.pi
+        return value - value % step
+
+    assert is_rounded(loss, {"w": np.array([2.0])}) is rounded
+
+
+@pytest.mark.parametrize(("flat", "levels"), [(8, 3), (7, 3), (8, 2)])
+def test_steps_are_flat_nearly_everywhere_and_of_several_heights(flat: int, levels: int) -> None:
+    here = np.pi + np.minimum(np.arange(11), levels - 1.0)
+    answers = iter([*here, *here + 0.1 * (np.arange(11) >= flat)])
+    rounded = flat >= 8 and levels >= 3
+    assert is_rounded(lambda p: next(answers), {"w": np.array([2.0])}) is rounded
+
+
+@pytest.mark.parametrize("limit", [0.9, 1.0, 1.1])
+def test_a_hinge_takes_no_steps(limit: float) -> None:
+    assert not is_rounded(lambda p: max(0.0, limit - p["w"][0] ** 3), {"w": np.array([1.0])})
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e8])

@@ -109,6 +109,13 @@ def test_a_loss_of_one_entry_has_no_axes() -> None:
     assert to_scalar(np.float64(2.0)).dtype == np.float64
 
 
+@pytest.mark.parametrize("counted", [3, np.int8(3), np.array([[3]]), jnp.int32(3)])
+def test_a_loss_that_counts_becomes_a_number_with_a_derivative(counted: Any) -> None:
+    found = to_scalar(counted)
+    assert jnp.issubdtype(found.dtype, jnp.floating)
+    assert float(found) == 3
+
+
 LOOKED_UP = {"E": np.linspace(-1, 1, 12).reshape(6, 2), "W": np.array([[0.4, -0.3], [0.2, 0.5]])}
 
 

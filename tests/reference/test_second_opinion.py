@@ -163,6 +163,15 @@ def test_the_uncertainty_of_a_difference_has_the_rounding_of_the_loss(dtype: typ
     assert found == (1.0, 64 * float(np.finfo(dtype).eps) * 2 * 2.0**13)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(3, float), (np.int8(3), np.float16), (np.float32(3), np.float32)]
+)
+def test_the_differences_of_a_loss_may_be_those_of_integers(value: Any, dtype: type) -> None:
+    one = {"w": np.ones(1)}
+    found = difference_centrally(lambda point: value, one, one, WIDE)
+    assert found == (0.0, 64 * float(np.finfo(dtype).eps) * 6 * 2.0**13)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.longdouble])
 def test_a_difference_is_extrapolated_and_states_its_uncertainty(dtype: type) -> None:
     point, along = {"w": np.array([1.0])}, {"w": np.array([1.0])}
