@@ -60,7 +60,8 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     against = ((n, compare_with_limit(subject, each)) for n, each in enumerate(compared))
     nearly = {n: each[0] for n, each in against if each is not None}
     failing = [n for n, each in enumerate(compared) if n not in nearly and list_failing(each)]
-    agreeing = [nearly.get(n, each) for n, each in enumerate(compared)]
+    early = find_early(subject, compared, failing)
+    agreeing = [(early | nearly).get(n, each) for n, each in enumerate(compared)]
     near = bool(failing) and converges_at_home(subject, agreeing)
     left = [n for n in failing if is_left_out(subject, compared[n], brief=bool(nearly), near=near)]
     names = list(dict.fromkeys(name for each in compared for name in each.gradients))
@@ -70,7 +71,7 @@ def allow_unconverged(attempt: Try, subject: Subject, compared: Sequence[Compare
     explained = {n for n, each in zip(doubtful, weighed, strict=True) if each.agrees}
     nearly = {n: each for n, each in nearly.items() if n not in explained}
     left = [n for n in left if n not in explained]
-    early = find_early(subject, compared, [n for n in failing if n not in explained])
+    early = {n: each for n, each in early.items() if n not in explained}
     if not nearly and not left and not early:
         return None
 
@@ -168,7 +169,7 @@ def compare_with_limit(
     for limit in subject.find_limits(found.case):
         if not limit.gradients or not is_near(limit, found, SAID):
             continue
-        if times * limit.apart > most or limit.by_decision < by_decision:
+        if SECOND_DERIVATIVES * limit.apart > most or limit.by_decision < by_decision:
             continue
         values = found.values | limit.gradients
         for away in find_uncertain(limit, found, most, times):
@@ -283,7 +284,7 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
         at_limit, limit = early
         outside = subject.may_be_outside(found.case)
         at = f"At {found.case.label if outside else 'the parameters given'}"
-        if OWN_ITERATIONS * limit.apart <= MOST:
+        if limit.apart <= FAR:
             away = max(find_distance(at_limit, name) for name in at_limit.gradients)
             return [
                 f"{at}, your gradients differ from those of the fixed point that your loss "

@@ -131,6 +131,13 @@ def test_a_case_near_the_parameters_given_is_left_out_where_the_iteration_conver
     found = allow(near, nearly, *others)
     assert not found.fails
     assert len(found.compared) == SEVERAL
+    loosely = state_found(0, fails=True, error=1e-5), state_limit(1.0, 1.6e-7)
+    assert allow(near, loosely, *others) is None
+    by_decision = loosely[1]._replace(by_decision=True)
+    found = allow(near, (loosely[0], by_decision), *others)
+    assert found.doubts
+    assert not found.fails
+    assert len(found.compared) == SEVERAL
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -240,10 +247,10 @@ def test_a_gradient_with_an_iteration_of_its_own_may_be_further_away() -> None:
     assert allow((failing, limit._replace(by_decision=False))) is None
     further = state_found(0, fails=True, error=1.1 * OWN_ITERATIONS * apart)
     assert allow((further, limit)) is None
-    loose = MOST / OWN_ITERATIONS
-    failing = state_found(0, fails=True, error=0.9 * MOST)
-    assert allow((failing, limit._replace(apart=1.01 * loose))) is None
-    assert allow((failing, limit._replace(apart=0.99 * loose))) is not None
+    loose = limit._replace(apart=0.5 * MOST / SECOND_DERIVATIVES)
+    (doubt,) = allow((state_found(0, fails=True, error=0.9 * MOST), loose)).doubts
+    assert doubt.startswith("At the parameters given, your gradients differ from those of the fix")
+    assert allow((state_found(0, fails=True, error=1.1 * MOST), loose)) is None
 
 
 def test_a_case_is_left_out_where_a_loop_of_one_kind_has_not_converged() -> None:
