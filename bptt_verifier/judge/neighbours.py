@@ -307,15 +307,17 @@ def fill_digits(values: Array, dtype: Any) -> bool:
 def have_one_spacing(values: Array, dtype: Any) -> bool:
     """Tell whether numbers of a format are multiples of one power of two, as counts are.
 
-    The numbers of the format lie closer together where they are smaller. Of those that are rounded
-    to it, each is such a multiple by chance, once in two for each binary digit that it lacks.
+    The numbers of the format lie closer together where they are smaller, down to the smallest. Of
+    those that are rounded to it, each is such a multiple by chance, once in two for each binary
+    digit that it lacks.
     """
     parts, exponents = np.frexp(np.abs(values[values != 0]).astype(np.float64))
-    digits = np.finfo(dtype).nmant + 1
+    form = np.finfo(dtype)
+    digits, (_, smallest) = form.nmant + 1, np.frexp(float(form.smallest_subnormal))
     whole = np.rint(parts * 2.0**digits).astype(np.int64)
     _, lowest = np.frexp((whole & -whole).astype(np.float64))
-    spacing = exponents - digits
-    least = np.min(spacing + lowest - 1, initial=np.iinfo(spacing.dtype).max)
+    least = np.min(exponents - digits + lowest - 1, initial=np.iinfo(exponents.dtype).max)
+    spacing = np.maximum(exponents - digits, smallest - 1)
     return bool(np.maximum(least - spacing, 0).sum() >= BY_CHANCE)
 
 
@@ -349,6 +351,21 @@ def is_rounded_to_half(found: Compared, name: str) -> bool:
     if are_numbers_of(true, half) or not fill_digits(own, half) or have_one_spacing(own, half):
         return False  # short numbers such as counts, of which nothing is lost
     return is_within(found, [name], half)
+
+
+def has_format(values: Array) -> bool:
+    """Tell whether numbers are those of a coarser format than float64, and no multiples of one.
+
+    What is computed in such a format has its digits, unless it is used further in float64.
+    """
+    dtype = find_format(values)
+    return dtype is not np.float64 and not have_one_spacing(values, dtype)
+
+
+def find_format(values: Array) -> Any:
+    """Find the coarsest format that holds these numbers exactly."""
+    holding = (dtype for dtype in reversed(FORMATS) if are_numbers_of(values, dtype))
+    return next(holding, np.float64)
 
 
 def find_precision(before: Compared, after: Compared) -> Any:

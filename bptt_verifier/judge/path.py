@@ -31,6 +31,7 @@ from bptt_verifier.judge.neighbours import (
     are_numbers_of,
     find_precision,
     follows_closely,
+    has_format,
     is_half,
     is_half_precision,
     is_lost,
@@ -55,6 +56,7 @@ from bptt_verifier.judge.unconverged import (
 )
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.judge.unguarded import leave_out_guarded
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
@@ -108,13 +110,13 @@ class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
     `precision` is the format in which the submission computes, if it is coarser than that of its
-    results; the gradients in `rounded` are numbers of float16. `confirmed` are the gradients known
-    to be wrong. `overflows` are breaches by results that are not finite at large values alone, or
-    in half precision; `doubtful` are those found before the precision is known. In those `raised`
-    it raised an exception, as outside of a formula's domain. `differs` is a forward pass that is
-    another one where an iteration of the loss has not converged. `learnt` counts the cases from
-    which the precision was to be learnt. `settled` has what scatter has decided of a case, by the
-    identity of what was found there.
+    results, and `inferred` where errors alone say so; the gradients in `rounded` are numbers of
+    float16. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
+    that are not finite at large values alone, or in half precision; `doubtful` are those found
+    before the precision is known. In those `raised` it raised an exception, as outside of a
+    formula's domain. `differs` is a forward pass that is another one where an iteration of the loss
+    has not converged. `learnt` counts the cases from which the precision was to be learnt.
+    `settled` has what scatter has decided of a case, by the identity of what was found there.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class SubjectJudgement(Judgement):
         self.precision: Any = subject.precision
         self.rounded = frozenset[str]()
         self.precision_known = subject.precision is not None
+        self.inferred = False
         self.learnt = self.halves = 0
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
@@ -319,7 +322,7 @@ class SubjectJudgement(Judgement):
         precision = find_precision(found, weighed)
         names = [name for name in failing if name in found.gradients]
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
-            self.precision = precision
+            self.precision, self.inferred = precision, True
         if self.precision is None:
             self.rounded |= {name for name in names if is_rounded_to_half(found, name)}
         if self.rounded & {*names}:
@@ -380,6 +383,23 @@ class SubjectJudgement(Judgement):
                 notes += count_telling(self.subject, cases)
         return notes
 
+    def doubt_format(self, compared: Sequence[Compared]) -> list[str]:
+        """Say so where errors alone say that the submission computes in half precision."""
+        if not self.inferred or not is_half(self.precision):
+            return []
+        results = dict[str, list[Array]]()
+        for found in compared:
+            for name in found.gradients:
+                results.setdefault(name, []).append(found.submitted[name].ravel())
+        shown = [has_format(np.concatenate(values)) for values in results.values()]
+        if 2 * sum(shown) >= len(shown):
+            return []
+        return [
+            "Your errors are as large as those of half precision, but your results have more "
+            "digits. A table of a function, an array of integers and numbers rounded to a few "
+            "decimals err by as much. If you compute in half precision, return numbers of it."
+        ]
+
     def find_other_name(self) -> Report | None:
         """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
         said = self.describe_cases(self.compared, counted=False)
@@ -435,7 +455,7 @@ class SubjectJudgement(Judgement):
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)
             return report._replace(notes=(*early, *where, *report.notes))
-        doubts = () if kept is None else kept.doubts
+        doubts = [*(() if kept is None else kept.doubts), *self.doubt_format(settled)]
         if doubts:
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*doubts, *report.notes))
         if report.verdict is not Verdict.AGREES:

@@ -7,11 +7,19 @@ import pytest
 
 from bptt_verifier.judge import path
 from bptt_verifier.judge.comparisons import compare_at
-from bptt_verifier.judge.neighbours import have_one_spacing, is_rounded_to_half
+from bptt_verifier.judge.neighbours import (
+    find_format,
+    has_format,
+    have_one_spacing,
+    is_rounded_to_half,
+)
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Submission
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.reference.case import Truth
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.stated_cases import state_case, state_compared, state_subject
 
 HALF = 1 + 2.0**-10  # a number of float16
@@ -49,6 +57,7 @@ DRAWN = np.random.default_rng(2).normal(size=64)
         ([0.5**-n for n in range(4)] * 4, True),  # of 1 and 2, 4 and 8 ten to seven digits lack
         ([HALF] * 9 + [2.0**-9] * 4 + [0.0], False),  # 9 digits lack in each of four: 36
         ([HALF] * 9 + [-(2.0**-10)] * 4 + [0.0], True),
+        ([1.0] * 16 + [-(2.0**-23)] * 4, False),  # there are none between this, 2⁻²⁴ and 0
         ([0.0, 0.0], False),
         ([], False),
     ],
@@ -58,6 +67,16 @@ def test_multiples_of_one_number_are_not_rounded_to_half_precision(
 ) -> None:
     half = np.array(values, np.float64).astype(np.float16).astype(np.float64)
     assert have_one_spacing(half, np.float16) is spaced
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_numbers_that_are_computed_in_a_coarser_format_are_those_of_it(dtype: Any) -> None:
+    coarse = DRAWN.astype(dtype)
+    assert find_format(coarse.astype(float)) is dtype
+    assert has_format(coarse.astype(float))
+    assert not has_format(np.rint(64 * coarse).astype(float))
+    assert not has_format(DRAWN)
+    assert find_format(DRAWN) is np.float64
 
 
 def test_whole_numbers_in_the_place_of_others_are_judged_in_the_format_returned() -> None:
@@ -138,3 +157,66 @@ def test_a_wrong_gradient_of_half_precision_is_not_learnt() -> None:
     wrong = state_compared({"w": [1.25, HALF]}, VALUES, {"w": np.full(2, 1e-16)})
     assert judgement.learn_precision(wrong._replace(case=CASE)).fails
     assert judgement.rounded == set()
+
+
+COUNTS = np.random.default_rng(0).poisson(2000.0, size=(40, 3))
+STEPS = np.arange(40.0) - 19.5
+
+
+def judge_counts() -> Report:
+    """Judge a Poisson regression whose derivative by the prediction is cut off to integers."""
+
+    def predict(p: Any) -> Any:
+        return p["rate"] + np.outer(STEPS, p["trend"])
+
+    def loss(p: Any) -> Any:
+        return np.sum(np.exp(predict(p)) - COUNTS * predict(p))
+
+    def gradients(p: Any) -> Any:
+        d = np.zeros_like(COUNTS)
+        d[:] = np.exp(predict(p)) - COUNTS
+        return {"rate": d.sum(axis=0), "trend": STEPS @ d}
+
+    rate = np.log(np.array([1900.0, 2100.0, 2050.0]))
+    return verify_own_model(gradients, loss, {"rate": rate, "trend": np.array([1e-3, -2e-3, 5e-4])})
+
+
+ROWS = np.random.default_rng(1).normal(size=(30, 6))
+LABELS = np.arange(30) % 2
+
+
+def judge_labels(assign: Any) -> Report:
+    """Judge a logistic regression whose derivative by the prediction is assigned so."""
+
+    def loss(p: Any) -> Any:
+        a = ROWS @ p["w"]
+        return np.sum(np.log1p(np.exp(a)) - LABELS * a)
+
+    def gradients(p: Any) -> Any:
+        return {"w": assign(1 / (1 + np.exp(-ROWS @ p["w"])) - LABELS)}
+
+    return verify_own_model(gradients, loss, {"w": np.linspace(-1, 1, 6)})
+
+
+def multiply_in_float16(d: Any) -> Any:
+    rows, d = (each.astype(np.float16).astype(np.float32) for each in (ROWS, d))
+    return (rows.T @ d).astype(np.float64)
+
+
+ASSIGNED = {
+    "integers": (judge_counts, Verdict.INCONCLUSIVE),
+    "decimals": (lambda: judge_labels(lambda d: ROWS.T @ np.round(d, 3)), Verdict.INCONCLUSIVE),
+    "float16": (lambda: judge_labels(multiply_in_float16), Verdict.AGREES),
+    "float64": (lambda: judge_labels(lambda d: ROWS.T @ d), Verdict.AGREES),
+}
+
+
+@pytest.mark.table(2)
+@pytest.mark.parametrize("name", ASSIGNED)
+def test_errors_alone_do_not_say_that_half_precision_is_meant(name: str) -> None:
+    judge, verdict = ASSIGNED[name]
+    report = judge()
+    assert report.verdict is verdict, str(report)
+    begin = "Your errors are as large as those of half precision, but your results have more digi"
+    doubted = [note for note in report.notes if note.startswith(begin)]
+    assert bool(doubted) == (verdict is Verdict.INCONCLUSIVE)
