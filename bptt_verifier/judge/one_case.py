@@ -9,6 +9,7 @@ from bptt_verifier.judge.conclusion import (
     make_counterexample,
     summarise_parameters,
 )
+from bptt_verifier.judge.narrow_draws import doubt_narrow
 from bptt_verifier.judge.neighbours import settle
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
@@ -93,4 +94,5 @@ def compare_case(
     doubts: Sequence[str] = () if kept is None else kept.doubts
     if verdict is Verdict.DISAGREES and differs is None:
         doubts = doubt_solver(own, [found]) or doubt_rounded(own, [found])
+        doubts = doubts or doubt_narrow(attempt, own, found)
     return withhold(report, doubts) if doubts else report

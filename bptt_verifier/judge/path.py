@@ -25,6 +25,7 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
     summarise_parameters,
 )
+from bptt_verifier.judge.narrow_draws import leave_out_narrow
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
     ENTRIES,
@@ -423,6 +424,8 @@ class SubjectJudgement(Judgement):
         kept = allow_unconverged(*excusing)
         if kept is None or kept.fails:
             kept = leave_out_guarded(*excusing) or kept
+        if kept is None or kept.fails:
+            kept = leave_out_narrow(*excusing) or kept
         if self.differs is not None and (kept is None or kept.fails):
             return self.report(Verdict.DISAGREES, self.differs)
         if kept is None:

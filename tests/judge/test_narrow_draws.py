@@ -1,0 +1,126 @@
+"""Cases in float32 decide nothing where parameters are given in float64, and agree there."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.narrow_draws import (
+    doubt_narrow,
+    is_right_in_float64,
+    leave_out_narrow,
+    widen,
+)
+from bptt_verifier.judge.one_case import compare_case
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.unconverged import SEVERAL
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_compared
+
+ONES = {"w": np.ones(2)}
+
+
+def state_found(dtype: Any, error: float = 0.0) -> Compared:
+    found = state_compared({"w": np.ones(2) + error}, ONES, {"w": np.full(2, 1e-6)})
+    return found._replace(case=found.case._replace(arguments={"w": np.ones(2, dtype)}))
+
+
+def state_subject(given: Any = np.float64) -> Any:
+    return SimpleNamespace(
+        format_given=np.dtype(given), zeros=frozenset(), has_vanishing_steps=False,
+        displace=lambda case, number, distance: case,
+    )  # fmt: skip
+
+
+def attempt(case: Any) -> Compared:
+    """A submission that is right in float64 alone."""
+    single = case.arguments["w"].dtype == np.float32
+    return state_found(case.arguments["w"].dtype, 0.5 * single)
+
+
+WRONG, RIGHT = state_found(np.float32, 0.5), state_found(np.float64)
+
+
+def test_a_case_is_the_same_in_float64() -> None:
+    wide = widen(WRONG.case)
+    assert wide.arguments["w"].dtype == np.float64
+    assert wide.label == WRONG.case.label
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "right"),
+    [
+        (WRONG, np.float64, True),
+        (WRONG, np.float32, False),
+        (state_found(np.float64, 0.5), np.float64, False),
+    ],
+)
+def test_gradients_are_right_in_float64_where_that_is_given(
+    found: Compared, given: Any, right: bool
+) -> None:
+    subject = state_subject(given)
+    assert is_right_in_float64(attempt, subject, found) is right
+    assert not is_right_in_float64(lambda case: None, subject, found)
+    assert not is_right_in_float64(lambda case: found, subject, found)
+    assert bool(doubt_narrow(attempt, subject, found)) is right
+
+
+def test_cases_in_float32_are_left_out_where_several_others_agree() -> None:
+    kept = leave_out_narrow(attempt, state_subject(), [WRONG, *[RIGHT] * SEVERAL])
+    assert kept is not None
+    assert len(kept.compared) == len(kept.allowed) == len(kept.settled) == SEVERAL
+    assert not kept.fails
+    said = "In 1 case your gradients are wrong in float32, and right at the same numbers in float64"
+    assert kept.notes[0].startswith(said)
+    assert kept.notes[1].startswith("4 of 4 cases could")
+    for compared in (
+        [WRONG, *[RIGHT] * (SEVERAL - 1)],
+        [RIGHT] * SEVERAL,
+        [WRONG, state_found(np.float64, 0.5), *[RIGHT] * SEVERAL],
+    ):
+        assert leave_out_narrow(attempt, state_subject(), compared) is None
+
+
+FAR = np.array([3.8e8, 1.2e8])
+
+
+def loss(p: Any) -> Any:
+    return np.sum(1e20 * p["r"] / (p["r"] @ p["r"]) ** 1.5)
+
+
+def gradients(p: Any, factor: float = 1.0) -> Any:
+    r, square = p["r"], p["r"] @ p["r"]
+    found = 1e20 * (1 / square**1.5 - 3 * factor * r * np.sum(r) / square**2.5)
+    return {"r": found}
+
+
+def judge(factor: float, dtype: Any) -> Report:
+    return verify_own_model(lambda p: gradients(p, factor), loss, {"r": FAR.astype(dtype)})
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "verdict"),
+    [
+        (1.0, np.float64, Verdict.AGREES),
+        (1.001, np.float64, Verdict.DISAGREES),
+        (1.0, np.float32, Verdict.DISAGREES),
+    ],
+)
+def test_a_power_that_overflows_in_float32_alone_is_right_in_float64(
+    factor: float, dtype: Any, verdict: Verdict
+) -> None:
+    report = judge(factor, dtype)
+    assert report.verdict is verdict, str(report)
+    said = any("are wrong in float32, and right at the same" in note for note in report.notes)
+    assert said is (verdict is Verdict.AGREES)
+
+
+def test_at_a_case_in_float32_alone_it_is_inconclusive() -> None:
+    report = compare_case(gradients, loss, {"r": FAR}, "2,near")
+    assert report.verdict is report.parameters["r"].verdict is Verdict.INCONCLUSIVE
+    assert report.notes[0].startswith("Here your gradients are wrong in float32, and right")
+    report = compare_case(lambda p: gradients(p, 1.1), loss, {"r": FAR}, "2,near")
+    assert report.verdict is Verdict.DISAGREES
