@@ -20,7 +20,7 @@ from bptt_verifier.judge.undecided import (
     explain_untestable,
     withhold,
 )
-from bptt_verifier.judge.unguarded import doubt_rounded
+from bptt_verifier.judge.unguarded import doubt_rounded, doubt_traced
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
@@ -237,6 +237,7 @@ def conclude(
     if report.verdict is Verdict.DISAGREES:
         found = [*compared, *probes]
         doubts = doubt_solver(subject, found) or doubt_rounded(subject, found)
+        doubts = doubts or doubt_traced(subject, found)
         if doubts:
             return withhold(report, doubts)
         failing = [case for case in compared if case.fails]

@@ -16,7 +16,7 @@ from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import allow_unconverged
 from bptt_verifier.judge.undecided import accept_zeros, doubt_solver, withhold
-from bptt_verifier.judge.unguarded import doubt_rounded
+from bptt_verifier.judge.unguarded import doubt_rounded, doubt_traced
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.case import Case, Loss
 from bptt_verifier.reference.own_loss import prepare
@@ -94,5 +94,5 @@ def compare_case(
     doubts: Sequence[str] = () if kept is None else kept.doubts
     if verdict is Verdict.DISAGREES and differs is None:
         doubts = doubt_solver(own, [found]) or doubt_rounded(own, [found])
-        doubts = doubts or doubt_narrow(attempt, own, found)
+        doubts = doubts or doubt_traced(own, [found]) or doubt_narrow(attempt, own, found)
     return withhold(report, doubts) if doubts else report

@@ -17,7 +17,7 @@ from bptt_verifier.judge.unguarded import is_special
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import CodeRaisedError, attempt, copies
+from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, copies
 from bptt_verifier.program.fixed_points import (
     Iteration,
     Limit,
@@ -196,23 +196,42 @@ class OwnSubject(Subject):
             )
 
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
-        """Say so where the submission agrees at the parameters given and near them.
+        """Say so where the submission agrees at the parameters given, and near them or not.
 
-        A gradient may hold only for some parameters, as that of an iteration that converges there.
+        A gradient may hold only for some parameters, as that of an iteration that converges there,
+        or for those of a set, as of symmetric matrices, of which the judge draws none.
         """
         home = [each for each in compared if each.case.point.number == 0 or each.case.point.near]
-        far = [each for each in compared if each.case.point.number and not each.case.point.near]
-        failing = [each for each in far if each.fails]
-        given = any(each.case.point.number == 0 for each in home)
-        if given and failing and all(each.agrees for each in home):
+        given = [each for each in home if each.case.point.number == 0]
+        failing = [each for each in compared if each.fails]
+        if not given or not failing or not all(each.agrees for each in given):
+            return
+        if all(each.agrees for each in home):
             near = sum(each.case.point.near for each in home)
             also = f" and at the {near} cases drawn near them" if near else ""
             yield (
                 f"Your gradients agree at the parameters given{also}. They disagree at "
-                f"{len(failing)} of {len(far)} cases that are drawn further away. If they are "
-                "meant to hold near the parameters given alone, as where an iteration of the loss "
-                "converges, judge them there: --case 0."
+                f"{len(failing)} of {len(compared) - len(home)} cases that are drawn further away. "
+                "If they are meant to hold near the parameters given alone, as where an iteration "
+                "of the loss converges, judge them there: --case 0."
             )
+        elif any(each.fails for each in home):
+            yield (
+                "Your gradients agree at the parameters given, and disagree at "
+                f"{len(failing)} of {len(compared) - len(given)} other cases, also near them. "
+                "Zeros, symmetric matrices and vectors of length 1 are such that a mistake may not "
+                "show. If your parameters always are, judge them there alone: --case 0."
+            )
+
+    def differentiate_traced(self, case: Case) -> dict[str, Array]:
+        """Differentiate by jax.grad where differences are the reference; empty without a trace."""
+        if self.model.black_box is None or not self.model.paths:
+            return {}
+        with isolate_float64(self.model.loss):
+            followed = attempt(self.model.follow, case.arguments, case.point.setting)
+        if isinstance(followed, Failure):
+            return {}
+        return {name: np.asarray(slope) for name, slope in followed.slopes.items()}
 
     def find_limits(self, case: Case) -> Iterator[Limit]:
         """Find the gradients of the fixed points that the loss iterates to, by kinds of loops."""

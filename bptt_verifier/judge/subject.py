@@ -182,6 +182,10 @@ class Subject(ABC):
         """Differentiate what the loss rounds, and describe where it last does; empty if nowhere."""
         return {}, ""
 
+    def differentiate_traced(self, case: Case) -> dict[str, Array]:
+        """Differentiate by autodiff where the reference is another one, and autodiff has one."""
+        return {}
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None

@@ -4,7 +4,7 @@ The derivative of the loss is zero there, and a derivation that leaves the guard
 one, which is right everywhere else. Such a case is left out where all others agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.unconverged import SEVERAL, Kept, count_telling, has_converged
 from bptt_verifier.judge.undecided import count_cases
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.tolerance.comparison import find_symbol
 from bptt_verifier.tolerance.formats import find_unit
 
 ROUNDING = 2.0**10  # units of roundoff by which a gradient may differ that leaves the guard out
@@ -57,18 +58,47 @@ def is_unguarded(subject: Subject, found: Compared) -> bool:
 def doubt_rounded(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     """Say so where gradients are those of what the loss rounds; the derivative of that is zero."""
     where = ""
-    for found in compared:
-        failing = list_failing(found)
-        unrounded, where = subject.differentiate_unrounded(found.case) if failing else ({}, where)
-        if not all(
-            name in unrounded and is_close(found, name, found.submitted[name], unrounded[name])
-            for name in failing
-        ):
+    for found in filter(list_failing, compared):
+        unrounded, where = subject.differentiate_unrounded(found.case)
+        if not are_those(found, unrounded):
             return []
     return [
         f"The loss is rounded{where}, and the derivative of that is zero. Your gradients are those "
         "of the number that is rounded: let the loss use that."
     ]
+
+
+def doubt_traced(subject: Subject, compared: Sequence[Compared]) -> list[str]:
+    """Say so where the gradients of symmetric matrices are autodiff's, and differences are others.
+
+    NumPy reads one triangle of such a matrix where JAX reads both, as for Cholesky's factor.
+    """
+    given = [each for each in compared if not subject.may_be_outside(each.case)]
+    for found in filter(list_failing, given):
+        names = list_failing(found)
+        symmetric = all(is_symmetric(found.case.arguments.get(name, 0.0)) for name in names)
+        if symmetric and are_those(found, subject.differentiate_traced(found.case)):
+            return [
+                f"At the parameters given, your {', '.join(map(find_symbol, names))} is that of "
+                "autodiff, which differences of the loss contradict. Functions of symmetric "
+                "matrices read one triangle in NumPy, and both in JAX: let the loss read "
+                "(S + S.T) / 2 of such a matrix S."
+            ]
+    return []
+
+
+def is_symmetric(value: Array | float) -> bool:
+    """Tell whether an array has matrices that are equal to their transposes."""
+    axes = np.shape(value)[-2:]
+    return len(axes) == 2 and np.array_equal(value, np.swapaxes(value, -1, -2))
+
+
+def are_those(found: Compared, gradients: Mapping[str, Array]) -> bool:
+    """Tell whether all results that disagree are these gradients, to rounding."""
+    return all(
+        name in gradients and is_close(found, name, found.submitted[name], gradients[name])
+        for name in list_failing(found)
+    )
 
 
 def is_special(subject: Subject, found: Compared) -> bool:

@@ -46,7 +46,7 @@ COMBINING = frozenset(
 COUNTS = frozenset(
     "N n M m T B D batch batch_size n_samples num_samples num count size n_batch bs scale".split()
 )
-SHORT = 3  # is added to the rank of a path that has the last name of a leaf alone
+SHORT = 4  # is added to the rank of a path that has the last name of a leaf alone
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -99,17 +99,17 @@ def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
     head, tail = spelled[: -len(leaf)], spelled[-len(leaf) :]
     if len(tail) < len(leaf):
         return None
-    if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
-        return 0, len(head)
     if leaf[-2:-1] + tail[-2:-1] in LISTS and tail[:-2] == leaf[:-2] and tail[-1] == leaf[-1]:
         return 0, len(head)
     if all(t == p or is_named_gradient(t, p) for t, p in zip(tail, leaf, strict=True)):
         if tail != leaf:
             return 0, len(head)
         if head and head[-1] in CONTAINERS:
-            return 1, len(head)
+            return 2, len(head)
         if head == (ONLY,):
-            return 2, 0
+            return 3, 0
+    if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
+        return 1, len(head)
     return None
 
 

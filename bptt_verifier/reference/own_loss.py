@@ -115,7 +115,8 @@ def prepare(
             read = read_narrow(model, mode, lambda read: check_and_trace(read, cases, progress))
             found = read or found
         if in_numpy and found.untraced:
-            found = use_differences(model, found.untraced, cases, progress)
+            traced = model._replace(paths=found.paths)
+            found = use_differences(traced, found.untraced, cases, progress)
         if found.in_torch and not (found.by_autograd or found.refusal):
             refusal = describe_cut(found.loss, found.cases[:CONFIRMED], found.called)
             found = found._replace(refusal=refusal, notes=() if refusal else found.notes)

@@ -4,6 +4,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Comparison, compare_all
 
@@ -413,7 +415,8 @@ def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows(
         ("0, n4, n5, f1", "given and at the 2 cases drawn near them. They disagree at 1 of 1"),
         ("0, 1, 2", None),
         ("f0, f1", None),
-        ("0, fn4, n5, f1", None),
+        ("0, fn4, n5, f1, 2", "given, and disagree at 2 of 4 other cases, also near them. Zeros"),
+        ("f0, fn4, f1", None),
         ("f1, f2", None),
         ("n4, f1", None),  # nothing is known of the parameters given
     ],
@@ -428,6 +431,27 @@ def test_gradients_that_agree_near_the_parameters_given_alone_may_be_meant_so(
     described = [*subject().describe_failing(found)]
     assert len(described) == (said is not None)
     assert said is None or said in described[0]
+
+
+def test_autodiff_differentiates_a_loss_with_a_trace_beside_differences() -> None:
+    def loss(p: Any) -> Any:
+        return np.linalg.eigvalsh(p["S"])[-1]
+
+    def square(p: Any) -> Any:
+        return np.sum(p["S"] ** 2)
+
+    S = np.array([[2.0, 0.5], [0.5, -1.0]])
+    _, vectors = np.linalg.eigh(S)
+    with jax.numpy_dtype_promotion("standard"):  # as in JAX's own rule for eigenvalues
+        own = OwnSubject(prepare(loss, {"S": S}, cases=1))
+        given = own.model.make_case(Point(0))
+        traced = own.differentiate_traced(given)["S"]
+    np.testing.assert_allclose(traced, np.outer(vectors[:, -1], vectors[:, -1]))
+    assert given.truth is not None
+    of_differences = given.truth(np.float64, ()).values["S"]
+    np.testing.assert_allclose(of_differences, np.tril(2 * traced) - np.diag(np.diag(traced)))
+    plain = OwnSubject(prepare(square, {"S": S}, cases=1))
+    assert plain.differentiate_traced(given) == {}
 
 
 def test_a_chart_is_of_the_first_drawn_case_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL
-from bptt_verifier.judge.unguarded import ROUNDING, is_special, leave_out_guarded
+from bptt_verifier.judge.unguarded import (
+    ROUNDING,
+    is_special,
+    is_symmetric,
+    leave_out_guarded,
+)
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.own_loss import prepare
@@ -187,3 +194,46 @@ def test_gradients_of_what_a_part_of_the_loss_rounds_are_not_called_wrong(
     said = "The loss is rounded at `"
     rounded = [note for note in report.notes if note.startswith(said)]
     assert bool(rounded) == (verdict is Verdict.INCONCLUSIVE)
+
+
+SYMMETRIC = np.array([[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.4, -1.0]])
+
+
+def judge_eigenvalue(S: Any, factor: float = 1.0, case: str | None = None) -> Any:
+    def largest(p: Any) -> Any:
+        return np.linalg.eigvalsh(p["S"])[-1]
+
+    def outer(p: Any) -> Any:
+        _, vectors = np.linalg.eigh(p["S"])
+        return {"S": factor * np.outer(vectors[:, -1], vectors[:, -1])}
+
+    with jax.numpy_dtype_promotion("standard"):  # as in JAX's own rule for eigenvalues
+        if case is not None:
+            return compare_case(outer, largest, {"S": S}, case)
+        return verify_own_model(outer, largest, {"S": S}, cases=4)
+
+
+@pytest.mark.parametrize("case", [None, "0"])
+def test_the_gradient_of_a_symmetric_matrix_is_undecided_where_numpy_reads_a_triangle(
+    case: str | None,
+) -> None:
+    report = judge_eigenvalue(SYMMETRIC, case=case)
+    assert report.verdict is report.parameters["S"].verdict is Verdict.INCONCLUSIVE
+    said = "At the parameters given, your ∂L/∂S is that of autodiff, which differences of the loss"
+    assert report.notes[0].startswith(said)
+    for wrong in (judge_eigenvalue(SYMMETRIC, 1.01, case), judge_eigenvalue(SHEARED, case=case)):
+        assert wrong.verdict is Verdict.DISAGREES
+
+
+SHEARED = SYMMETRIC + np.triu(np.full((3, 3), 0.1), 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "symmetric"),
+    [
+        (SYMMETRIC, True), (np.stack([SYMMETRIC, np.eye(3)]), True), (SHEARED, False),
+        (np.ones(3), False), (np.ones((2, 3)), False), (0.0, False),
+    ],
+)  # fmt: skip
+def test_a_symmetric_matrix_equals_its_transpose(value: Any, symmetric: bool) -> None:
+    assert is_symmetric(value) is symmetric

@@ -9,6 +9,7 @@ from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.tolerance.comparison import Verdict
 
 STATED = "Your gradients agree at the parameters given and at the "
+ALONE = "Your gradients agree at the parameters given, and disagree at "
 x = np.array([0.7, -0.4, 0.9])
 
 
@@ -34,9 +35,9 @@ def test_the_gradient_of_a_short_iteration_holds_where_it_converges() -> None:
         return np.sum(settle(p) ** 2)
 
     report = verify_own_model(differentiate_implicitly, loss, {"W": W})
-    assert report.verdict is Verdict.DISAGREES
-    assert report.notes[0].startswith(STATED)
-    assert report.notes[0].endswith("judge them there: --case 0.")
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.notes[0].startswith("14 of 24 cases are too many to leave out.")
+    assert report.notes[0].endswith("judge the parameters given alone: --case 0.")
 
 
 def sum_sines(p: Any) -> Any:
@@ -47,18 +48,19 @@ def sum_sines(p: Any) -> Any:
 @pytest.mark.parametrize(
     ("right", "stated"),
     [
-        (lambda w: np.abs(w).max() < 0.25, True),
-        (lambda w: np.abs(w).max() > 0.25, False),  # wrong at the parameters given
-        (lambda w: np.array_equal(w, [0.11, -0.12]), False),  # wrong near them
-        (lambda w: False, False),
+        (lambda w: np.abs(w).max() < 0.25, STATED),
+        (lambda w: np.abs(w).max() > 0.25, None),  # wrong at the parameters given
+        (lambda w: np.abs(w - [0.11, -0.12]).max() < 1e-6, ALONE),  # wrong near them
+        (lambda w: False, None),
     ],
     ids=["far", "given", "near", "everywhere"],
 )
-def test_only_what_agrees_at_all_near_cases_is_said_to(right: Any, stated: bool) -> None:
+def test_only_what_agrees_at_all_near_cases_is_said_to(right: Any, stated: str | None) -> None:
     def gradients(p: Any) -> Any:
         return {"w": np.cos(p["w"]) * (1.0 if right(p["w"]) else 1.5)}
 
     given = {"w": np.array([0.11, -0.12])}
     report = verify_own_model(gradients, sum_sines, given)
     assert report.verdict is Verdict.DISAGREES
-    assert report.notes[0].startswith(STATED) is stated
+    assert report.notes[0].startswith((STATED, ALONE)) is (stated is not None)
+    assert report.notes[0].startswith(stated or "")

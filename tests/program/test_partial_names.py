@@ -276,3 +276,19 @@ def test_one_array_is_the_gradient_of_what_it_names_in_full() -> None:
     assert [*find_gradients(leaves, shared)] == ["out"]
     several: Any = {path: path for path in [("grads", "W"), ("one", "more", "dW")]}
     assert find_gradients({"cell.W": ("cell", "W")}, several)["cell.W"] == ("one", "more", "dW")
+
+
+@pytest.mark.parametrize(
+    ("names", "gradient"),
+    [
+        (["d", "dv"], "dv"),
+        (["dv", "d"], "dv"),
+        (["d"], "d"),  # of an object that stands for one parameter
+        (["grads", "d"], "d"),
+    ],
+)
+def test_the_gradient_with_the_name_of_an_array_goes_before_that_of_a_sibling(
+    names: list[str], gradient: str
+) -> None:
+    sources = {(name,): ("locals", name) for name in names}
+    assert find_gradients({"v": ("v",)}, sources) == {"v": ("locals", gradient)}
