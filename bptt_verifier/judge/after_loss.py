@@ -57,7 +57,8 @@ def follow_loss(
         if isinstance(here, Breach):
             return None
         # What raises alone reads it in any case, also where the loss draws random numbers.
-        repeated = isinstance(answer, Breach) or (
+        raised = isinstance(answer, Breach) and answer.mistake.name == "raised"
+        repeated = raised or (
             is_same(ask_after(elsewhere), away) and is_same(ask_after(case), here)
         )
     if not repeated or is_same(away, here):

@@ -34,6 +34,8 @@ from bptt_verifier.program.numpy_rules import (
 )
 
 # Functions of lists of arrays, each of which may be a list of numbers.
+# Functions whose first argument is what another one returns: a factor, and its order or triangle.
+OF_FACTORS = frozenset({"cho_solve", "lu_solve"})
 OF_LISTS = frozenset(
     "concatenate concat stack hstack vstack row_stack dstack"
     " column_stack block select choose multi_dot".split()
@@ -98,6 +100,8 @@ def trace_call(
                 return part
             if name in OF_LISTS and isinstance(part, list | tuple):
                 return [join_traced(x) if contains_traced(x) else np.asarray(x) for x in part]
+            if name in OF_FACTORS and isinstance(part, tuple):
+                return tuple(bool(x) if np.shape(x) == () else x for x in part)
             return join_traced(part)
 
         joined, options = map_nested([*map(join, given)], cast), map_nested(named, cast)

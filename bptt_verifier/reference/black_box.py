@@ -17,6 +17,7 @@ from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.scatter import displace
 
 CASES = 6  # at most
+FEWEST = 3  # by which gradients may agree
 BUDGET = 30.0  # seconds for all cases
 FAR = 2.0**-14  # relative distance of the neighbours that show the effect of rounding
 NEIGHBOURS = 2
@@ -158,6 +159,17 @@ def find_zeros(case: Case) -> frozenset[str]:
     assert case.truth is not None
     values = case.truth(np.float64, ()).values
     return frozenset(name for name in case.arguments if not values[name].any())
+
+
+def doubt_few(chosen: Chosen, cases: int) -> str | None:
+    """Say so where differences serve at too few cases to agree."""
+    number = len(chosen.cases)
+    if number >= min(FEWEST, cases):
+        return None
+    return (
+        f"Only {number} case{'s' * (number != 1)} could be compared: the differences of the loss "
+        "take too long, or are too inaccurate. A mistake may show elsewhere."
+    )
 
 
 def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str]:

@@ -52,6 +52,12 @@ def count_calls(p: Any) -> Any:
     return {"w": compute_states(p)["w"] * max(1, len(CALLS) - 1)}
 
 
+def accumulate(p: Any) -> Any:
+    """Right at the first call, and the sum of all calls afterwards."""
+    CALLS.append(1)
+    return {"w": compute_states(p)["w"] * len(CALLS)}
+
+
 def refuse(p: Any) -> Any:
     raise ValueError("never right")
 
@@ -63,6 +69,7 @@ def refuse(p: Any) -> Any:
         (read_twice_the_states, True),
         (compute_states, False),
         (count_calls, False),
+        (accumulate, False),
         (refuse, False),
     ],
     ids=lambda each: getattr(each, "__name__", str(each)),
@@ -122,7 +129,9 @@ def test_answers_are_the_same_number_by_number() -> None:
     one, other = {"w": np.array([1.0, np.nan])}, {"w": np.array([1.0, 2.0])}
     assert is_same(one, one)
     assert not is_same(one, other)
+    assert is_same(one, other) is False
     assert not is_same(one, {**one, "b": np.ones(1)})
+    assert not is_same({**one, "b": np.ones(1)}, {**one, "b": np.zeros(1)})
     raised, different = make_breach("raised", "a"), make_breach("raised", "b")
     assert is_same(raised, raised)
     assert not is_same(raised, different)

@@ -12,10 +12,12 @@ from bptt_verifier.judge.conclusion import (
     describe_hidden,
     make_counterexample,
 )
+from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.undecided import (
     ENTRIES,
     accept_zeros,
     describe_allowed_zeros,
+    doubt_solver,
     explain_untestable,
     is_reference_precise,
     state_excused_resolutions,
@@ -323,6 +325,35 @@ def test_a_gradient_that_is_zero_wherever_it_is_known_is_not_testable() -> None:
     other = state_compared({"b": np.ones(2)}, {"b": np.ones(2)}, {"b": np.ones(2)})
     said = "∂L/∂a is not testable: it is zero in every case."
     assert explain_untestable("a", [zero, other]) == said
+
+
+@pytest.mark.parametrize(
+    ("allowed", "much"),
+    [(0.5, "by 0.5 of its"), (1.0, "by more than its"), (1.5, "by more than its")],
+)
+def test_it_is_said_by_how_much_rounding_may_move_a_gradient(allowed: float, much: str) -> None:
+    found = state_compared({"a": np.ones(2)}, {"a": np.ones(2)}, {"a": np.full(2, allowed)})
+    assert f"rounding alone may move it {much} largest entry" in explain_untestable("a", [found])
+
+
+def test_no_solver_is_doubted_where_a_gradient_is_wrong_by_more_than_it_may_leave() -> None:
+    def found(true: Any, error: float) -> Compared:
+        values = {"a": np.array(true)}
+        return state_compared({"a": values["a"] + error}, values, {"a": np.full(len(true), 1e-12)})
+
+    asked = list[float]()
+
+    def may_leave(cases: Any, error: float) -> bool:
+        asked.append(error)
+        return error < 1e-3
+
+    subject: Any = SimpleNamespace(may_leave=may_leave)
+    (said,) = doubt_solver(subject, [found([1.0, 0.0], 1e-5), found([1.0, 1.0], 1e-6)])
+    assert said.startswith("Your results differ from the reference by up to 1e-05 of")
+    assert doubt_solver(subject, [found([1.0, 0.0], 1e-5), found([1.0], 0.5)]) == []
+    assert doubt_solver(subject, [found([0.0, 0.0], 1e-9)]) == []
+    assert doubt_solver(subject, [found([1.0], 0.0)]) == []
+    assert asked == [pytest.approx(1e-5), pytest.approx(0.5), np.inf]
 
 
 def test_one_gradient_that_is_far_leaves_the_verdict_open() -> None:

@@ -245,7 +245,8 @@ def test_arguments_that_are_not_quite_the_same_may_change_more() -> None:
         (1e-6, 1e-6, 2, True),  # as a minimiser inside moves, in any arrays
         (1e-6, 0.0, 2, False),  # kept of the calls before
         (1e-6, 1e-6, 0, False),  # for the very same values
-        (2.0**-9, 2.0**-9, 2, False),  # may be that of other values
+        (2.0**-10, 2.0**-10, 2, True),
+        (1.1 * 2.0**-10, 1.1 * 2.0**-10, 2, False),  # may be that of other values
     ],
 )
 def test_a_small_change_may_come_of_values_that_are_some_ulps_away(
@@ -269,6 +270,39 @@ def test_a_small_change_may_come_of_values_that_are_some_ulps_away(
     breach = make_breach("raised", "it raised", {})
     assert not comes_of_values(first, breach, way, ask)
     assert not comes_of_values(first, again, way, lambda case, copy: breach)
+
+
+@pytest.mark.parametrize("ulps", [0, 1])
+def test_nothing_is_asked_for_other_values_where_the_change_is_of_equal_ones(ulps: int) -> None:
+    assert AGAIN.ulps == 0
+    first = change_of({"w": [1.0, 1.0]})
+    again = change_of({"w": [1.0, 1.0 + 1e-6]})
+    assert comes_of_values(first, again, IN_PLACE._replace(ulps=ulps), lambda c, m: again) is (
+        ulps > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("again", "of_values"),
+    [
+        ({"w": [1e-3, 1e-3], "b": [1.0]}, False),  # relative to its own gradient
+        ({"w": [1e-9 + 1e-15, 1e-9], "b": [1.0]}, True),
+        ({"w": [1e-9, 1e-9], "b": [1.5]}, False),  # all are small
+    ],
+)
+def test_each_gradient_changes_by_little_of_its_largest_entry(
+    again: dict[str, Any], of_values: bool
+) -> None:
+    first, moved = change_of({"w": [1e-9, 1e-9], "b": [1.0]}), change_of(again)
+    way = IN_PLACE._replace(ulps=1)
+    assert comes_of_values(first, moved, way, lambda case, copy: moved) is of_values
+
+
+def change_of(submitted: dict[str, Any]) -> Compared:
+    arrays = {name: np.array(value) for name, value in submitted.items()}
+    true = {name: np.ones_like(value) for name, value in arrays.items()}
+    found = state_compared(arrays, true, {n: np.full_like(v, UNIT) for n, v in arrays.items()})
+    return found._replace(case=found.case._replace(arguments={"w": np.ones(2)}))
 
 
 def test_a_change_is_told_with_both_numbers_of_its_worst_entry() -> None:

@@ -13,9 +13,12 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.judge.unguarded import (
-    ROUNDING,
+    are_those,
+    doubt_rounded,
+    is_close,
     is_special,
     is_symmetric,
+    is_unguarded,
     leave_out_guarded,
 )
 from bptt_verifier.judge.verify import verify_own_model
@@ -75,6 +78,9 @@ def test_an_own_model_differentiates_its_loss_without_guards() -> None:
 
     without = OwnSubject(prepare(plain, PARAMS, cases=1))
     assert without.differentiate_unguarded(without.model.make_case(Point(0))) == []
+
+
+ONES = {"w": np.ones(2)}
 
 
 def state_found(number: int, submitted: float, near: bool = False) -> Compared:
@@ -142,7 +148,7 @@ def test_another_loss_is_not_excused_by_a_guard() -> None:
 def test_a_gradient_may_differ_by_rounding_from_that_without_the_guard(
     units: float, close: bool
 ) -> None:
-    error = units * (ROUNDING * 2.0**-53 * 3.0 + 1e-15)
+    error = units * (2.0**-43 * 3.0 + 1e-15)  # 2¹⁰ units of roundoff
     sharp = state_compared(
         {"w": np.full(2, 3.0 + error)}, {"w": np.ones(2)}, {"w": np.full(2, 1e-15)}
     )
@@ -150,13 +156,64 @@ def test_a_gradient_may_differ_by_rounding_from_that_without_the_guard(
     assert (leave_out(found, *state_right(SEVERAL)) is not None) is close
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "close"),
+    [
+        ([0.0, 0.0], [0.0, 0.0], True),
+        ([1.0, 2.0], [1.0, 1.0], False),
+        ([2e-9, 1e-9], [1e-9, 1e-9], False),  # the units are those of the gradient
+    ],
+)
+def test_all_entries_of_two_gradients_are_close(
+    one: list[float], other: list[float], close: bool
+) -> None:
+    none = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.zeros(2)})
+    assert is_close(none, "w", np.array(one), np.array(other)) is close
+
+
+def test_all_gradients_that_disagree_are_those_without_the_guard() -> None:
+    true, allowed = {"a": np.ones(1), "b": np.ones(1)}, {"a": np.zeros(1), "b": np.zeros(1)}
+    found = state_compared({"a": np.full(1, 3.0), "b": np.full(1, 5.0)}, true, allowed)
+    found = found._replace(case=state_found(1, 3.0).case)
+    for other, those in (({"a": 3.0, "b": 5.0}, True), ({"a": 3.0, "b": 4.0}, False)):
+        gradients = {name: np.full(1, value) for name, value in other.items()}
+        subject: Any = SimpleNamespace(differentiate_unguarded=lambda case, g=gradients: [g])
+        assert is_unguarded(subject, found) is those
+        assert are_those(found, gradients) is those
+    right = state_compared(true, true, allowed)
+    assert is_unguarded(subject, right) is False
+    assert not are_those(found, {"a": np.full(1, 3.0)})
+
+
+def test_gradients_that_no_rounding_explains_are_no_reason_to_doubt() -> None:
+    found = state_found(1, 3.0)
+    for unrounded, doubted in ((3.0, True), (2.0, False)):
+        known = {"w": np.full(2, unrounded)}, " there"
+        subject: Any = SimpleNamespace(differentiate_unrounded=lambda case, k=known: k)
+        said = doubt_rounded(subject, [state_found(2, 1.0), found])
+        assert (
+            said[:1]
+            == [
+                "The loss is rounded there, and the derivative of that is zero. Your gradients are "
+                "those of the number that is rounded: let the loss use that."
+            ]
+            * doubted
+        )
+
+
 def test_cases_are_special_where_the_loss_has_another_derivative() -> None:
     assert is_special(state_subject(), state_found(1, 1.0))
     assert is_special(state_subject(Limit(False, {})), state_found(100, 1.0))
-    ordinary = SimpleNamespace(
-        differentiate_unguarded=lambda case: [], find_limits=lambda case: iter(())
-    )
-    assert not is_special(ordinary, state_found(1, 1.0))  # type: ignore[arg-type]
+    for limit, special in (
+        (None, False),
+        (Limit(True, ONES, 1e-12), False),
+        (Limit(False, {}), True),
+    ):
+        plain: Any = SimpleNamespace(
+            differentiate_unguarded=lambda case: [],
+            find_limits=lambda case, limit=limit: filter(None, [limit]),
+        )
+        assert is_special(plain, state_found(1, 1.0)) is special
 
 
 def judge_rounded(wrong: bool, rounding: Any) -> Any:

@@ -321,3 +321,20 @@ def test_a_loss_is_traced_with_data_of_float32_and_has_its_own_again() -> None:
     first, _, *others, last = seen  # the second call only tells whether the loss is one of JAX
     assert (first, last) == (np.float64, np.float64)
     assert set(others) == {np.dtype(np.float32)}
+
+
+def test_no_code_is_run_on_numbers_of_another_precision(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """XLA writes an error of its own about that, beside the exception."""
+    y = np.linspace(-1.0, 1.0, 4)
+
+    @jax.jit
+    def halve(w: Any) -> Any:  # no loop of which jax.grad knows the number of steps
+        return jax.lax.while_loop(lambda v: jnp.max(v) > 0.6, lambda v: v / 2, w)
+
+    def loss(p: Any) -> Any:
+        return jnp.sum((halve(p["w"]) - y) ** 2)
+
+    prepare(loss, {"w": np.ones(4)}, cases=1)
+    assert "INVALID_ARGUMENT" not in capfd.readouterr().err
