@@ -13,6 +13,7 @@ from bptt_verifier.reference.black_box import (
     Chosen,
     choose_black_box,
     describe_differences,
+    doubt_few,
     find_zeros,
 )
 from bptt_verifier.reference.case import Case
@@ -227,6 +228,18 @@ def test_the_smallest_errors_that_could_have_been_seen_are_said_of_gradients_not
     ]
     _, seen = describe_differences(BlackBox(one, np.float64), Chosen((*cases,), 0, frozenset()), "")
     assert seen == "The smallest relative errors that could have been seen: 1e-06 of ∂L/∂w."
+
+
+@pytest.mark.parametrize(
+    ("number", "asked", "said"),
+    [(0, 24, "Only 0 cases"), (1, 24, "Only 1 case "), (2, 24, "Only 2 cases"), (3, 24, None),
+     (1, 1, None), (1, 2, "Only 1 case ")],
+)  # fmt: skip
+def test_gradients_agree_by_three_cases_at_least(number: int, asked: int, said: str | None) -> None:
+    chosen = Chosen((state_case(ONE, ONE, ONE),) * number, 0, frozenset())
+    doubt = doubt_few(chosen, asked)
+    assert (doubt is None) is (said is None)
+    assert doubt is None or doubt.startswith(f"{said}")
 
 
 def test_the_condition_of_a_gradient_is_its_own_derivative() -> None:

@@ -213,6 +213,17 @@ def test_without_a_case_for_differences_there_is_no_verdict(
     assert found.notes == ()
 
 
+@pytest.mark.parametrize(("cases", "doubted"), [(2, False), (24, True)])
+def test_differences_at_few_of_the_cases_asked_for_are_no_agreement(
+    cases: int, doubted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_loss, "describe_differences", lambda *given: ["It is text."])
+    chosen = Chosen((case(0), case(1)), 0, frozenset())
+    monkeypatch.setattr(own_loss, "choose_black_box", lambda *given: ("box", chosen))
+    found = use_differences(model(), "Why.", cases, lambda done, total: None)
+    assert bool(found.doubt) is doubted
+
+
 @pytest.mark.parametrize("in_torch", [True, False])
 def test_differences_are_confirmed_where_autograd_gives_the_reference(
     in_torch: bool, monkeypatch: pytest.MonkeyPatch

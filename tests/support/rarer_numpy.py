@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve, lu_factor, lu_solve
 
 from tests.support.plain_numpy import traced
 
@@ -157,3 +158,12 @@ def logs_numbers(p):
     logger.addHandler(HANDLER)
     logger.warning("loss %.3f after %d", p["s"], p["v"].argmax())
     return p["s"] ** 2
+
+
+@traced
+def solves_with_a_factorisation_of_scipy(p):
+    covariance = p["x"] @ p["x"].T + np.eye(3)
+    lower, upper = (cho_factor(covariance, lower=each) for each in (True, False))
+    solved = cho_solve(lower, p["v"][:3]) + cho_solve(upper, np.ones(3), check_finite=False)
+    logdet = 2 * np.log(np.diag(lower[0])).sum()
+    return solved @ p["v"][:3] + logdet + lu_solve(lu_factor(covariance * p["s"]), np.ones(3)).sum()
