@@ -28,12 +28,14 @@ RECORDED = 1000  # operations of a loss whose backward pass is recorded, at most
 class PassedBack(NamedTuple):
     """What an operation passes back to one operand: with the mistake, and without it there.
 
-    Where a mistake skips operations, the right numbers are not known at one operand.
+    Where a mistake skips operations, the right numbers are not known at one operand. `others` are
+    what it passes back to its other operands.
     """
 
     wrong: Array
     right: Array | None
     arriving: Array
+    others: tuple[Array, ...] = ()
 
 
 class Line(NamedTuple):
@@ -76,7 +78,10 @@ def find_line(
         made = makers[0]
         factor = find_multiple(made.value, term.wrong)
         right = ""
-        if term.right is not None and place == made.place:
+        # A line that computes another term of the same numbers as well, as 2 G u for (G + Gᵀ) u,
+        # is right in a part.
+        shared = any(find_multiple(made.value, other) for other in term.others)
+        if term.right is not None and place == made.place and not shared:
             right = correct_product(made, np.asarray(factor * term.right))
         line = Line(place, right)
         lines.setdefault((place.file, place.line, place.column), line)
@@ -114,12 +119,14 @@ def list_terms(program: Program, values: Sequence[Any], changes: Changes) -> Ite
         given = [values[slot] for slot in equation.inputs]
         outputs = [values[slot] for slot in equation.outputs]
         with np.errstate(all="ignore"):
-            true = pass_back(equation, given, outputs, arriving)[operand]
+            passed = pass_back(equation, given, outputs, arriving)
+            true = passed[operand]
             if true is None:
                 continue
             here = resolve(change, cotangents, 0)
             wrong = change_rows(equation, given, outputs, arriving, true, [0], [here])
-        term = PassedBack(wrong[0], true[0], arriving[0][0])
+        others = (each[0] for k, each in enumerate(passed) if k != operand and each is not None)
+        term = PassedBack(wrong[0], true[0], arriving[0][0], (*others,))
         if is_telling(term):
             yield term
 

@@ -59,7 +59,7 @@ def write(path: Path, source: str) -> Callable[[Any], Any]:
     """Write a submission to a file, from which its lines are read, and run it."""
     path.write_text(source)
     linecache.checkcache(str(path))
-    space: dict[str, Any] = {"T": T, "B": B, "H": H, "X": X, "Y": Y}
+    space: dict[str, Any] = {"T": T, "B": B, "H": H, "X": X, "Y": Y, "C": C}
     exec(compile(source, str(path), "exec"), space)
     gradients: Callable[[Any], Any] = space["gradients"]
     return gradients
@@ -411,3 +411,31 @@ def test_a_right_term_that_a_function_returns_and_the_loop_does_not_add_is_not_g
 )
 def test_what_a_line_writes_to_an_entry_or_an_attribute_is_kept(line: str, kept: bool) -> None:
     assert guessed_lines.keeps(line) is kept
+
+
+C = np.random.default_rng(5).normal(size=(B, B))
+SIMILAR = """import numpy as np
+
+def gradients(p):
+    h = np.tanh(X[0] @ p["U"] + X[1] @ p["W"])
+    u = h @ p["V"]
+    g = C * np.exp(u @ u.T / 10) / 10
+    du = (g + g.T) @ u
+    da = du @ p["V"].T * (1 - h ** 2)
+    return {"V": h.T @ du, "U": X[0].T @ da, "W": X[1].T @ da}
+"""
+
+
+def similarities_loss(p: Any, xp: Any) -> Any:
+    u = xp.tanh(X[0] @ p["U"] + X[1] @ p["W"]) @ p["V"]
+    return xp.sum(C * xp.exp(u @ u.T / 10))
+
+
+def test_a_line_that_computes_two_terms_is_not_corrected_as_if_it_were_one(tmp_path: Path) -> None:
+    path, right = tmp_path / "own.py", "(g + g.T) @ u"
+    (mistake,) = diagnose_file(path, SIMILAR, right, "2 * g @ u", similarities_loss)
+    assert mistake.name == "wrong-operand"
+    assert mistake.details["backward"]["expression"] == "2 * g @ u"
+    assert mistake.details["backward"]["right"] is None
+    (mistake,) = diagnose_file(path, SIMILAR, right, "g @ u + g @ u", similarities_loss)
+    assert mistake.details.get("backward", {}).get("right") is None
