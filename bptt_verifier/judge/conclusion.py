@@ -238,6 +238,8 @@ def conclude(
         found = [*compared, *probes]
         doubts = doubt_solver(subject, found) or doubt_rounded(subject, found)
         doubts = doubts or doubt_traced(subject, found)
+        if not doubts and subject.may_hold_near(found):
+            doubts = [*subject.describe_failing(found)]
         if doubts:
             return withhold(report, doubts)
         failing = [case for case in compared if case.fails]

@@ -223,6 +223,19 @@ class OwnSubject(Subject):
                 "show. If your parameters always are, judge them there alone: --case 0."
             )
 
+    def may_hold_near(self, compared: Sequence[Compared]) -> bool:
+        """Tell whether a loss without a trace may have converged near the parameters given alone.
+
+        The gradients agree there, and at a case near them or more, and disagree elsewhere.
+        """
+        home = [each for each in compared if each.case.point.number == 0 or each.case.point.near]
+        near = any(each.case.point.near for each in home)
+        given = any(each.case.point.number == 0 for each in home)
+        return bool(
+            self.model.black_box is not None
+            and near and given and all(each.agrees for each in home)
+        )  # fmt: skip
+
     def differentiate_traced(self, case: Case) -> dict[str, Array]:
         """Differentiate by jax.grad where differences are the reference; empty without a trace."""
         if self.model.black_box is None or not self.model.paths:

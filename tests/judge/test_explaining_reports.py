@@ -170,6 +170,7 @@ def subject_that(diagnoses: Any = lambda *given: (), charts: Any = lambda cases:
     return SimpleNamespace(
         doubt="Too few cases.", zeros=frozenset(), may_leave=lambda cases, error: False,
         differentiate_unrounded=lambda case: ({}, ""), may_be_outside=lambda case: True,
+        may_hold_near=lambda compared: False,
         find_largest_sizes=lambda cases: {},
         diagnose=diagnoses, chart_steps=charts, shrink=lambda attempt, found: found,
         describe_sizes=lambda found: found.case.label, reproduce=lambda found: "",

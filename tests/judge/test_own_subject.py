@@ -433,6 +433,27 @@ def test_gradients_that_agree_near_the_parameters_given_alone_may_be_meant_so(
     assert said is None or said in described[0]
 
 
+@pytest.mark.parametrize(
+    ("cases", "near"),
+    [
+        ("0, n4, f1", True),
+        ("0, f1", False),
+        ("n4, f1", False),
+        ("0, n4, fn5, f1", False),
+        ("f0, n4, f1", False),
+    ],
+)
+def test_a_loss_without_a_trace_may_converge_near_the_parameters_given_alone(
+    cases: str, near: bool
+) -> None:
+    found = [
+        answered(int(each.strip("fn")), fails="f" in each, near="n" in each)
+        for each in cases.split(", ")
+    ]
+    assert subject(black_box="box").may_hold_near(found) is near
+    assert not subject().may_hold_near(found)
+
+
 def test_autodiff_differentiates_a_loss_with_a_trace_beside_differences() -> None:
     def loss(p: Any) -> Any:
         return np.linalg.eigvalsh(p["S"])[-1]
