@@ -68,6 +68,7 @@ from bptt_verifier.program.own_data import (
     is_of_part,
     is_sure,
     list_arrays,
+    require_gradients_of_alike,
     require_no_doubt,
     require_no_wrong_guess,
 )
@@ -374,6 +375,8 @@ def assemble(
     dropped = describe_dropped(results, compared, rest, layer)
     if dropped and not wanted:
         raise ValueError(f"{calls.name}: {dropped}")
+    if not calls.structure and not wanted:
+        require_gradients_of_alike(calls.name, calls.places, rest)
     said += f"; not compared: {dropped}" if dropped else ""
     beside_them = [*found.values()] or compared  # what else is in the structure of gradients
     said += describe_uncompared(results, [*beside_them, *left_out.values()])

@@ -33,6 +33,8 @@ from bptt_verifier.program.own_results import (
 from bptt_verifier.program.torch_tensors import to_array
 
 DIRECTIONS = 3  # in which a gradient is compared with differences
+# A weight or a bias, of which there are several: W_hy, Wxh, b2.
+LIKE_OTHERS = re.compile(r"([WUVwub]|bias|weight)_?(?:[a-z]{1,2}|[0-9])")
 INITIAL = re.compile(r"0$")  # ends the name of an initial state
 APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
 
@@ -329,6 +331,28 @@ def is_of_part(
     if place is None or not find_kind(leaf[-1]):
         return False
     return bool(np.shape(follow(state, source)) != np.shape(place.array))
+
+
+def require_gradients_of_alike(called: str, chosen: Collection[str], rest: Collection[str]) -> None:
+    """Require the gradient of each other array whose name is that of a parameter like others.
+
+    `by` beside `bh`, of which there is a gradient, is no data: a forgotten gradient would pass.
+    Raises ValueError, with its name.
+    """
+    for name in rest:
+        other = next((each for each in chosen if are_alike(name, each)), None)
+        if other is not None:
+            raise ValueError(
+                f"{called}: expected the gradient of {name}, as that of {other}, found none; "
+                f"return it, or if {name} is data, name the parameters with --params "
+                f"{','.join(chosen)}"
+            )
+
+
+def are_alike(name: str, other: str) -> bool:
+    """Tell whether two names are those of weights or biases that differ by an index alone."""
+    one, two = (LIKE_OTHERS.fullmatch(each.rpartition(".")[2]) for each in (name, other))
+    return one is not None and two is not None and one[1] == two[1]
 
 
 def describe_parameters(

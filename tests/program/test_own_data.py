@@ -14,6 +14,7 @@ from bptt_verifier.program.own_classes import read_pair
 from bptt_verifier.program.own_code import read_function
 from bptt_verifier.program.own_data import (
     Doubt,
+    are_alike,
     are_near,
     find_doubts,
     find_kind_of_place,
@@ -431,3 +432,40 @@ def test_an_array_is_data_by_its_outermost_name_if_not_a_parameter_of_a_layer(
     assert find_kind_of_place(ArrayPlace("self", path, path, W), pair=True) == kind
     call = ("forward", *path)
     assert find_kind_of_place(ArrayPlace("arguments", call, path, W), pair=True) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "alike"),
+    [
+        ("by", "bh", True), ("Wy", "Wx", True), ("W_hy", "W_xh", True), ("b2", "b1", True),
+        ("cell.bf", "cell.bi", True), ("bias_h", "bias_y", True),
+        ("by", "Wy", False), ("W_hyz", "W_xh", False), ("beta1", "b1", False),
+        ("batch", "bh", False), ("h0", "h1", False), ("x2", "x1", False), ("mask", "b1", False),
+    ],
+)  # fmt: skip
+def test_weights_and_biases_are_alike_whose_names_differ_by_an_index(
+    name: str, other: str, alike: bool
+) -> None:
+    assert are_alike(name, other) is are_alike(other, name) is alike
+
+
+b1 = RNG.normal(size=3)
+
+
+def of_two_biases(W: Any, b1: Any, b2: Any, seq: Any) -> Any:
+    """Return no gradient of one of two biases."""
+    d = np.tanh(inputs @ W + b1) + b2 - seq
+    dz = d * (1 - np.tanh(inputs @ W + b1) ** 2)
+    dW, db1 = inputs.T @ dz, dz.sum(0)
+    return 0.5 * np.sum(d**2), dW, db1
+
+
+def test_a_forgotten_gradient_of_a_bias_is_asked_for() -> None:
+    said = (
+        "f: expected the gradient of b2, as that of b1, found none; return it, or if "
+        "b2 is data, name the parameters with --params W,b1"
+    )
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        read_function(of_two_biases, "f", None)
+    own = read_function(of_two_biases, "f", None, ("W", "b1"))
+    assert {*own.params} == {"W", "b1"}
