@@ -73,10 +73,12 @@ def doubt_traced(subject: Subject, compared: Sequence[Compared]) -> list[str]:
 
     NumPy reads one triangle of such a matrix where JAX reads both, as for Cholesky's factor.
     """
-    given = [each for each in compared if not subject.may_be_outside(each.case)]
-    for found in filter(list_failing, given):
+    for found in filter(list_failing, compared):
+        if subject.may_be_outside(found.case):
+            continue
         names = list_failing(found)
-        symmetric = all(is_symmetric(found.case.arguments.get(name, 0.0)) for name in names)
+        given = found.case.arguments
+        symmetric = all(name in given and is_symmetric(given[name]) for name in names)
         if symmetric and are_those(found, subject.differentiate_traced(found.case)):
             return [
                 f"At the parameters given, your {', '.join(map(find_symbol, names))} is that of "
@@ -87,7 +89,7 @@ def doubt_traced(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     return []
 
 
-def is_symmetric(value: Array | float) -> bool:
+def is_symmetric(value: Array) -> bool:
     """Tell whether an array has matrices that are equal to their transposes."""
     axes = np.shape(value)[-2:]
     return len(axes) == 2 and np.array_equal(value, np.swapaxes(value, -1, -2))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.after_loss import NOTE, follow_loss, is_same
-from bptt_verifier.judge.comparisons import ask_twice
+from bptt_verifier.judge.comparisons import ask_at, ask_twice
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.submission import Submission, make_breach
@@ -29,7 +29,7 @@ def forget() -> None:
 
 
 def keep_states(p: Any) -> Any:
-    KEPT["h"] = np.tanh(X @ p["w"])
+    KEPT["h"], KEPT["w"] = np.tanh(X @ p["w"]), p["w"].copy()
     return 0.5 * np.sum((KEPT["h"] - Y) ** 2)
 
 
@@ -58,6 +58,13 @@ def accumulate(p: Any) -> Any:
     return {"w": compute_states(p)["w"] * len(CALLS)}
 
 
+def check_states(p: Any) -> Any:
+    """Refuse what is kept of other parameters."""
+    if not np.array_equal(KEPT.get("w"), p["w"]):
+        raise ValueError("call the loss first")
+    return read_states(p)
+
+
 def refuse(p: Any) -> Any:
     raise ValueError("never right")
 
@@ -70,6 +77,7 @@ def refuse(p: Any) -> Any:
         (compute_states, False),
         (count_calls, False),
         (accumulate, False),
+        (check_states, True),
         (refuse, False),
     ],
     ids=lambda each: getattr(each, "__name__", str(each)),
@@ -135,8 +143,20 @@ def test_answers_are_the_same_number_by_number() -> None:
     raised, different = make_breach("raised", "a"), make_breach("raised", "b")
     assert is_same(raised, raised)
     assert not is_same(raised, different)
-    assert not is_same(raised, one)
-    assert not is_same(one, raised)
+    assert is_same(raised, one) is is_same(one, raised) is False
+
+
+def test_gradients_that_change_at_every_call_do_not_read_the_loss() -> None:
+    def drift(p: Any) -> Any:
+        CALLS.append(1)
+        here = np.array_equal(KEPT["w"], PARAMS["w"])
+        return {"w": read_states(p)["w"] * (1 + here * len(CALLS))}
+
+    keep_states(PARAMS)
+    own = OwnSubject(prepare(keep_states, PARAMS, cases=1), drift, keep_states)
+    submission, case = Submission(drift), own.model.make_case(Point(0))
+    answer = ask_at(submission, own, case)
+    assert follow_loss(submission, own, keep_states, case, answer) is None
 
 
 @pytest.mark.parametrize(

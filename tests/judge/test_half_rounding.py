@@ -58,6 +58,8 @@ DRAWN = np.random.default_rng(2).normal(size=64)
         ([HALF] * 9 + [2.0**-9] * 4 + [0.0], False),  # 9 digits lack in each of four: 36
         ([HALF] * 9 + [-(2.0**-10)] * 4 + [0.0], True),
         ([1.0] * 16 + [-(2.0**-23)] * 4, False),  # there are none between this, 2⁻²⁴ and 0
+        ([2.0**-20] * 10, True),  # of which four digits lack, where numbers are 2⁻²⁴ apart
+        ([2.0**-20] * 9, False),
         ([0.0, 0.0], False),
         ([], False),
     ],

@@ -282,10 +282,19 @@ def test_nothing_is_asked_for_other_values_where_the_change_is_of_equal_ones(ulp
     )
 
 
+@pytest.mark.parametrize(("units", "of_values"), [(230, True), (250, False)])
+def test_other_values_have_the_same_result_to_rounding(units: int, of_values: bool) -> None:
+    """Eight times the error of the first result, of 30 units, without a margin for other values."""
+    first, again = change_of({"w": [1.0, 1.0]}), change_of({"w": [1.0, 1.0 + 30 * UNIT]})
+    fresh = change_of({"w": [1.0, 1.0 + units * UNIT]})
+    way = IN_PLACE._replace(ulps=1)
+    assert comes_of_values(first, again, way, lambda case, copy: fresh) is of_values
+
+
 @pytest.mark.parametrize(
     ("again", "of_values"),
     [
-        ({"w": [1e-3, 1e-3], "b": [1.0]}, False),  # relative to its own gradient
+        ({"w": [5e-4, 5e-4], "b": [1.0]}, False),  # relative to its own gradient
         ({"w": [1e-9 + 1e-15, 1e-9], "b": [1.0]}, True),
         ({"w": [1e-9, 1e-9], "b": [1.5]}, False),  # all are small
     ],

@@ -22,6 +22,7 @@ from bptt_verifier.judge.unconverged import (
     allow_unconverged,
     count_telling,
     describe_early,
+    has_converged,
     is_left_out,
 )
 from bptt_verifier.program.fixed_points import Limit
@@ -350,3 +351,86 @@ def test_a_loop_on_a_path_of_its_own_is_not_left_out() -> None:
     assert allow((failing, FAR), *others) is not None
     apart = {1: {"there", "elsewhere"}}
     assert allow((failing, FAR), *others, iterated=lambda n: apart.get(n, {"there"})) is None
+
+
+def state_scaled(number: int, true: dict[str, float], errors: dict[str, float]) -> Compared:
+    """A case with these gradients, of one entry, and relative errors."""
+    values = {name: np.full(1, value) for name, value in true.items()}
+    submitted = {name: value * (1 + errors.get(name, 0.0)) for name, value in values.items()}
+    found = state_compared(submitted, values, {n: 1e-14 * np.abs(v) for n, v in values.items()})
+    return found._replace(case=found.case._replace(point=Point(number)))
+
+
+def limit_of(found: Compared, away: dict[str, float], apart: float = 1e-14) -> Limit:
+    return Limit(True, {n: v * (1 + away.get(n, 0.0)) for n, v in found.values.items()}, apart)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_what_a_fixed_point_explains_is_relative_to_the_gradient(size: float) -> None:
+    def explains(error: float, away: float, apart: float = 1e-14) -> bool:
+        found = state_scaled(0, {"w": size}, {"w": error})
+        return allow((found, limit_of(found, {"w": away}, apart))) is not None
+
+    # Up to 2⁻⁴ away from the derivative of the loss.
+    assert explains(0.99 * 2.0**-4, 0.99 * 2.0**-4)
+    assert not explains(1.01 * 2.0**-4, 1.01 * 2.0**-4)
+    # Uncertain by 16 times what the values of the last step are.
+    assert explains(15e-9, 0.0, 1e-9)
+    assert not explains(17e-9, 0.0, 1e-9)
+
+
+def test_where_rounding_shows_much_the_uncertainty_is_a_part_of_the_gradient() -> None:
+    found = state_scaled(0, {"w": 1e3}, {"w": 0.9 * MOST})
+    vague = found._replace(allowed={"w": np.full(1, 1e-2)})
+    limit = limit_of(found, {}, 2.0**-15)
+    assert allow((vague, limit)) is not None
+    further = state_scaled(0, {"w": 1e3}, {"w": 1.1 * MOST})._replace(allowed=vague.allowed)
+    assert allow((further, limit)) is None
+
+
+def test_each_gradient_is_near_that_of_the_fixed_point() -> None:
+    found = state_scaled(0, {"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 1e-5})
+    assert allow((found, limit_of(found, {"a": 0.1, "b": 1e-5}))) is None
+    found = state_scaled(0, {"a": 1.0, "b": 1.0}, {"a": 1e-3, "b": 1e-5})
+    kept = allow((found, limit_of(found, {"a": 1e-3, "b": 1e-5})))
+    assert "derivative of the loss by up to 0.001 of their largest entry" in kept.notes[0]
+    other = state_scaled(1, {"a": 1.0, "b": 1.0}, {"a": 1e-4})
+    both = allow(
+        (found, limit_of(found, {"a": 1e-3, "b": 1e-5})), (other, limit_of(other, {"a": 1e-4}))
+    )
+    assert "In 2 cases" in both.notes[0]
+    assert "derivative of the loss by up to 0.001 of their largest entry" in both.notes[0]
+
+
+def test_an_iteration_has_converged_or_not_or_there_is_none() -> None:
+    found = state_found(1, fails=True)
+    for limit, known in (
+        (NEAR, True), (FAR, False), (None, None),
+        (NEAR._replace(apart=2.0**-14), True), (NEAR._replace(apart=1.01 * 2.0**-14), False),
+    ):  # fmt: skip
+        assert has_converged(state_subject({1: limit}), found) is known
+
+
+def test_loops_end_early_only_where_nothing_else_explains_a_gradient() -> None:
+    explained = state_found(0, fails=True, error=1e-4)
+    near = state_limit(1 + 1e-4)._replace(by_decision=True)
+    assert describe_early(state_subject({0: near}), [explained]) == []
+    # The sentence of a loss that is further from its fixed point than 2⁻¹⁴, and that of one nearer.
+    found = state_scaled(0, {"a": 1.0, "b": 1.0}, {"a": 2e-3, "b": 0.9 * MOST})
+    limit = limit_of(found, {"a": 2e-3}, 1.01 * 2.0**-14)._replace(by_decision=True)
+    (early,) = describe_early(state_subject({0: limit}), [found])
+    assert "the iteration of your loss there ends before its fixed point" in early
+    near = limit_of(found, {"a": 2e-3}, 1e-6)._replace(by_decision=True)
+    (early,) = describe_early(state_subject({0: near}), [found])
+    assert "your loss iterates to there by 0.00088, and" in early
+
+
+def test_all_cases_that_are_left_out_are_at_lines_that_converge_elsewhere() -> None:
+    left = [(state_found(n, fails=True), FAR) for n in (1, 2)]
+    apart = {2: {"there", "elsewhere"}}
+    found = allow(*left, *state_right(SEVERAL), iterated=lambda n: apart.get(n, {"there"}))
+    assert found is None
+    nearly = state_found(0, fails=True, error=1e-4), state_limit(1 + 1e-4)
+    brief = state_found(3, fails=True), None
+    found = allow(nearly, brief, left[0], *state_right(SEVERAL))
+    assert "has not converged, or takes a single step, so that" in found.notes[1]

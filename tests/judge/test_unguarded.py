@@ -15,6 +15,7 @@ from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.judge.unguarded import (
     are_those,
     doubt_rounded,
+    doubt_traced,
     is_close,
     is_special,
     is_symmetric,
@@ -161,7 +162,7 @@ def test_a_gradient_may_differ_by_rounding_from_that_without_the_guard(
     [
         ([0.0, 0.0], [0.0, 0.0], True),
         ([1.0, 2.0], [1.0, 1.0], False),
-        ([2e-9, 1e-9], [1e-9, 1e-9], False),  # the units are those of the gradient
+        ([2e-15, 1e-15], [1e-15, 1e-15], False),  # the units are those of the gradient
     ],
 )
 def test_all_entries_of_two_gradients_are_close(
@@ -289,8 +290,28 @@ SHEARED = SYMMETRIC + np.triu(np.full((3, 3), 0.1), 1)
     ("value", "symmetric"),
     [
         (SYMMETRIC, True), (np.stack([SYMMETRIC, np.eye(3)]), True), (SHEARED, False),
-        (np.ones(3), False), (np.ones((2, 3)), False), (0.0, False),
+        (np.ones(3), False), (np.ones((2, 3)), False), (np.ones(()), False),
+        (np.stack([SHEARED, SHEARED]), False),
     ],
 )  # fmt: skip
 def test_a_symmetric_matrix_equals_its_transpose(value: Any, symmetric: bool) -> None:
     assert is_symmetric(value) is symmetric
+
+
+def test_the_gradients_of_symmetric_matrices_alone_are_undecided() -> None:
+    true = {"S": np.eye(2), "v": np.ones(2)}
+    submitted = {name: value + 1 for name, value in true.items()}
+    found = state_compared(submitted, true, {n: np.zeros_like(v) for n, v in true.items()})
+    found = found._replace(case=found.case._replace(arguments=true))
+    subject: Any = SimpleNamespace(
+        may_be_outside=lambda case: False, differentiate_traced=lambda case: submitted
+    )
+    assert doubt_traced(subject, [found]) == []
+    arguments = {"S": true["S"], "v": np.eye(2)}
+    alike = found._replace(case=found.case._replace(arguments=arguments))
+    (said,) = doubt_traced(subject, [alike])
+    assert said.startswith("At the parameters given, your ∂L/∂S, ∂L/∂v is that of autodiff")
+    without = found._replace(case=found.case._replace(arguments={"S": true["S"]}))
+    assert doubt_traced(subject, [without]) == []
+    subject.may_be_outside = lambda case: True
+    assert doubt_traced(subject, [alike]) == []

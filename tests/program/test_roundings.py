@@ -69,6 +69,7 @@ KEPT: dict[str, Callable[[Any], Any]] = {
     "remainder of another": lambda z: z - 2 * z % 0.7,
     "subtracted from the remainder": lambda z: z % 0.7 - z,
     "remainder that is added": lambda z: z + z % 0.7,
+    "remainder in a longer sum": lambda z: z - (z % 0.01 + 0.002 + 0.003),
     "index": lambda z: np.arange(3.0)[(z > 0).astype(int)],
     "mask": lambda z: z * (z > 0).astype(int),
     "float32": lambda z: z.astype(np.float32).astype(float),
