@@ -408,7 +408,10 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     doubt = contradict(model, case, in_numpy)
     if doubt is not None and model.by_autograd:
         doubt = doubt.replace("jax.grad", "torch.autograd")
-        doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."
+        doubt += (
+            " Where the loss uses detach, item, no_grad or padding_idx, autograd gives another "
+            "derivative."
+        )
     return None if doubt is None else f"At {case.label}, {doubt}"
 
 

@@ -272,7 +272,10 @@ def test_a_contradiction_of_autograd_names_what_stops_it(
         monkeypatch.setattr(own_loss, "contradict", lambda *given, doubt=doubt: doubt)
         said = own_loss.ask_second_opinion(model(in_torch=in_torch), case)
         library = "torch.autograd" if in_torch else "jax.grad"
-        end = " Where the loss uses detach, item or no_grad, autograd gives another derivative."
+        end = (
+            " Where the loss uses detach, item, no_grad or padding_idx, autograd gives another "
+            "derivative."
+        )
         expected = f"At a case, {library} says 1.{end if in_torch else ''}"
         assert said == (expected if doubt else None)
 
