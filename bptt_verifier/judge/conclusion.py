@@ -118,11 +118,12 @@ def describe_precision(
         yield f"{why}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
+        wider = ", or in float64" if dtype == np.float32 else ""
         why = (
             f"{dtype} overflows there."
             if is_half(dtype)
             else f"your results, in {dtype}, are not finite there, and finite at values a thousand "
-            "times smaller."
+            f"times smaller{wider}."
         )
         were = "was" if number == 1 else "were"
         yield f"{count_cases(number)} {were} left out: {why} {overflows[0].notes[0]}"

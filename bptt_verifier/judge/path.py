@@ -25,7 +25,7 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
     summarise_parameters,
 )
-from bptt_verifier.judge.narrow_draws import leave_out_narrow
+from bptt_verifier.judge.narrow_draws import leave_out_narrow, widen
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
     ENTRIES,
@@ -283,7 +283,7 @@ class SubjectJudgement(Judgement):
             return None
         if breach.dtype is None:
             return self.refuse(breach)
-        if (self.precision_known and is_half(breach.dtype)) or self.is_finite_nearer_zero(case):
+        if (self.precision_known and is_half(breach.dtype)) or self.is_finite_elsewhere(case):
             self.overflows.append(breach)
         elif self.precision_known:
             return self.refuse(breach)
@@ -291,15 +291,17 @@ class SubjectJudgement(Judgement):
             self.doubtful.append(breach)
         return None
 
-    def is_finite_nearer_zero(self, case: Case) -> bool:
-        """True if the submission is finite at smaller values, and may overflow at these."""
+    def is_finite_elsewhere(self, case: Case) -> bool:
+        """True if the submission is finite at smaller values, and may overflow at these.
+
+        Or at the same numbers in float64, where float32 is the judge's choice alone.
+        """
         smaller = self.subject.scale_values(case, SCALES_NEARER_ZERO)
         answers = [ask_at(self.submission, self.subject, each) for each in smaller]
-        return bool(answers) and all(
-            not isinstance(answer, Breach)
-            and all(np.isfinite(value).all() for value in answer.values())
-            for answer in answers
-        )
+        if bool(answers) and all(map(is_finite, answers)):
+            return True
+        narrow = case.single and self.subject.format_given == np.float64
+        return narrow and is_finite(ask_at(self.submission, self.subject, widen(case)))
 
     def learn_precision(self, found: Compared) -> Compared:
         """Find the precision and wrong gradients from the first cases in float64 that can tell.
@@ -468,3 +470,10 @@ class SubjectJudgement(Judgement):
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*few, *report.notes))
         unseen = self.subject.describe_unseen(settled)
         return report._replace(notes=(*report.notes, *unseen))
+
+
+def is_finite(answer: dict[str, Array] | Breach) -> bool:
+    """Tell whether all results of a call are finite numbers."""
+    return not isinstance(answer, Breach) and all(
+        np.isfinite(value).all() for value in answer.values()
+    )

@@ -98,7 +98,7 @@ def test_the_format_that_a_submission_computes_in_is_said() -> None:
         (
             [SINGLE],
             "1 case was left out: your results, in float32, are not finite there, and finite at "
-            "values a thousand times smaller. With another.",
+            "values a thousand times smaller, or in float64. With another.",
         ),
     ],
 )

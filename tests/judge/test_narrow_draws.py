@@ -124,3 +124,29 @@ def test_at_a_case_in_float32_alone_it_is_inconclusive() -> None:
     assert report.notes[0].startswith("Here your gradients are wrong in float32, and right")
     report = compare_case(lambda p: gradients(p, 1.1), loss, {"r": FAR}, "2,near")
     assert report.verdict is Verdict.DISAGREES
+
+
+@pytest.mark.parametrize(
+    ("dtype", "verdict"), [(np.float64, Verdict.AGREES), (np.float32, Verdict.DISAGREES)]
+)
+def test_what_is_not_finite_in_float32_alone_is_right_in_float64(
+    dtype: Any, verdict: Verdict
+) -> None:
+    """The sixth power of 1e-10 is zero in float32."""
+
+    def energy(p: Any) -> Any:
+        s6 = (1.16e-19 / (p["r"] @ p["r"])) ** 3
+        return s6**2 - s6
+
+    def force(p: Any) -> Any:
+        square = p["r"] @ p["r"]
+        with np.errstate(all="ignore"):
+            s6 = 1.16e-19**3 / square**3
+            return {"r": (-12 * s6**2 + 6 * s6) / square * p["r"]}
+
+    given = {"r": np.array([3.9e-10, 1.1e-10], dtype)}
+    report = verify_own_model(force, energy, given, cases=8)
+    assert report.verdict is verdict, str(report)
+    said = any("smaller, or in float64. With case" in note for note in report.notes)
+    assert said is (verdict is Verdict.AGREES)
+    assert [each.name for each in report.mistakes] == ["not-finite"] * (not said)
