@@ -333,14 +333,18 @@ def is_of_part(
     return bool(np.shape(follow(state, source)) != np.shape(place.array))
 
 
-def require_gradients_of_alike(called: str, chosen: Collection[str], rest: Collection[str]) -> None:
-    """Require the gradient of each other array whose name is that of a parameter like others.
+def require_gradients_of_alike(
+    called: str, chosen: Mapping[str, ArrayPlace], rest: Mapping[str, ArrayPlace]
+) -> None:
+    """Require the gradient of each other array whose name is that of a parameter beside it.
 
     `by` beside `bh`, of which there is a gradient, is no data: a forgotten gradient would pass.
     Raises ValueError, with its name.
     """
-    for name in rest:
-        other = next((each for each in chosen if are_alike(name, each)), None)
+    for name, place in rest.items():
+        held = place.root, place.path[:-1]
+        beside = (n for n, each in chosen.items() if (each.root, each.path[:-1]) == held)
+        other = next((each for each in beside if are_alike(name, each)), None)
         if other is not None:
             raise ValueError(
                 f"{called}: expected the gradient of {name}, as that of {other}, found none; "

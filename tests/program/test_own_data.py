@@ -460,6 +460,20 @@ def of_two_biases(W: Any, b1: Any, b2: Any, seq: Any) -> Any:
     return 0.5 * np.sum(d**2), dW, db1
 
 
+def beside_a_global_weight(W1: Any, seq: Any) -> Any:
+    """Return the gradient of an argument; the global weight before it is fixed."""
+    d = np.cos(inputs @ W0) @ W1 - seq
+    dW1 = np.cos(inputs @ W0).T @ d
+    return 0.5 * np.sum(d**2), dW1
+
+
+W0, W1 = C, W
+
+
+def test_a_global_weight_before_an_argument_may_be_fixed() -> None:
+    assert {*read_function(beside_a_global_weight, "f", None).params} == {"W1"}
+
+
 def test_a_forgotten_gradient_of_a_bias_is_asked_for() -> None:
     said = (
         "f: expected the gradient of b2, as that of b1, found none; return it, or if "
