@@ -194,6 +194,22 @@ def explain_wrong(
     return conclude(lambda case: None, given, "", compared, probes, (), seconds)
 
 
+@pytest.mark.parametrize(("near", "rounded"), [(True, False), (True, True), (False, False)])
+def test_what_may_hold_near_the_parameters_given_alone_is_not_called_wrong(
+    near: bool, rounded: bool
+) -> None:
+    given = subject_that()
+    given.may_hold_near = lambda compared: near
+    given.describe_failing = lambda compared: iter(["It holds near them."])
+    unrounded = {"a": np.full(1, 1.5)} if rounded else {}
+    given.differentiate_unrounded = lambda case: (unrounded, " there")
+    compared = [state_compared(each, ONES, SMALL) for each in (ONES, ONES | {"a": np.full(1, 1.5)})]
+    found = conclude(lambda case: None, given, "", compared, [], ())
+    assert found.verdict is (Verdict.INCONCLUSIVE if near else Verdict.DISAGREES)
+    assert ("It holds near them." in found.notes) is (near and not rounded)
+    assert any(note.startswith("The loss is rounded there") for note in found.notes) is rounded
+
+
 def test_the_last_step_that_is_wrong_is_the_first_on_the_way_back() -> None:
     asked = list[Any]()
 

@@ -11,7 +11,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import backward as backward_pass
 from bptt_verifier.program.backward import Change, backward, is_scale, sweep_back
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.repeated_factors import find_repeated_factors, sum_products
+from bptt_verifier.program.repeated_factors import Product, find_repeated_factors, sum_products
 from bptt_verifier.program.trace import Program, forward, trace
 
 rng = np.random.default_rng(0)
@@ -207,3 +207,25 @@ def test_a_number_alone_scales_what_is_passed_back() -> None:
         Change(0, after=0.5, instead=((1, np.ones(2)),)),
     ):  # fmt: skip
         assert not is_scale(change)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("loss", [on_the_left, on_the_right])
+def test_each_row_has_a_factor_of_its_own(loss: Any, rows: int) -> None:
+    """As samples of rounding errors have; what is passed back is that of each row alone."""
+    program, values = trace_at(loss, "W", W)
+    factor = program.leaves["W"]
+    products = list[Product]()
+    for each in program.operations:
+        if each.name == "dot_general":
+            given = [rng.normal(size=(rows, *values[slot].shape[1:])) for slot in each.inputs]
+            arriving = rng.normal(size=(rows, *each.shapes[0]))
+            products.append(Product(each, given, each.inputs.index(factor), arriving))
+    assert len(products) == STEPS
+    found = sum_products(products)
+    for row in range(rows):
+        alone = [
+            each._replace(given=[v[[row]] for v in each.given], arriving=each.arriving[[row]])
+            for each in products
+        ]
+        np.testing.assert_allclose(found[[row]], sum_products(alone), rtol=1e-12)
