@@ -16,11 +16,10 @@ from bptt_verifier.judge.undecided import (
     accept_zeros,
     count_cases,
     describe_allowed_zeros,
-    doubt_solver,
     explain_untestable,
     withhold,
 )
-from bptt_verifier.judge.unguarded import doubt_rounded, doubt_traced
+from bptt_verifier.judge.unguarded import list_doubts
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
@@ -118,7 +117,7 @@ def describe_precision(
         yield f"{why}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
-        wider = ", or in float64" if dtype == np.float32 else ""
+        wider = f", or in {given}" if given is not None and given != dtype else ""
         why = (
             f"{dtype} overflows there."
             if is_half(dtype)
@@ -237,10 +236,7 @@ def conclude(
     )
     if report.verdict is Verdict.DISAGREES:
         found = [*compared, *probes]
-        doubts = doubt_solver(subject, found) or doubt_rounded(subject, found)
-        doubts = doubts or doubt_traced(subject, found)
-        if not doubts and subject.may_hold_near(found):
-            doubts = [*subject.describe_failing(found)]
+        doubts = list_doubts(subject, found)
         if doubts:
             return withhold(report, doubts)
         failing = [case for case in compared if case.fails]

@@ -9,14 +9,14 @@ from bptt_verifier.judge.conclusion import (
     make_counterexample,
     summarise_parameters,
 )
-from bptt_verifier.judge.narrow_draws import doubt_narrow
+from bptt_verifier.judge.narrow_draws import doubt_narrow, doubt_overflow
 from bptt_verifier.judge.neighbours import settle
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import allow_unconverged
-from bptt_verifier.judge.undecided import accept_zeros, doubt_solver, withhold
-from bptt_verifier.judge.unguarded import doubt_rounded, doubt_traced
+from bptt_verifier.judge.undecided import accept_zeros, withhold
+from bptt_verifier.judge.unguarded import list_doubts
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.case import Case, Loss
 from bptt_verifier.reference.own_loss import prepare
@@ -69,9 +69,12 @@ def compare_case(
             (found,) = settle(attempt, own, [found], [*found.gradients], ())
     name = subject or "your model"
     if isinstance(found, Breach):
+        overflows = doubt_overflow(submission, own, wanted) if found.dtype is not None else []
         return Report(
-            name, found.verdict, found.mistakes, notes=found.sentences, seed=seed,
-            versions=find_versions(),
+            name,
+            Verdict.INCONCLUSIVE if overflows else found.verdict,
+            () if overflows else found.mistakes,
+            notes=(*overflows, *found.sentences), seed=seed, versions=find_versions(),
         )  # fmt: skip
     parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)
     verdict = overall(parameters[each].verdict for each in list_gradients([found]))
@@ -93,6 +96,5 @@ def compare_case(
     )
     doubts: Sequence[str] = () if kept is None else kept.doubts
     if verdict is Verdict.DISAGREES and differs is None:
-        doubts = doubt_solver(own, [found]) or doubt_rounded(own, [found])
-        doubts = doubts or doubt_traced(own, [found]) or doubt_narrow(attempt, own, found)
+        doubts = list_doubts(own, [found]) or doubt_narrow(attempt, own, found)
     return withhold(report, doubts) if doubts else report

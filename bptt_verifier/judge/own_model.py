@@ -13,6 +13,7 @@ from bptt_verifier.judge.after_loss import follow_loss
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
+from bptt_verifier.judge.undecided import count_cases
 from bptt_verifier.judge.unguarded import is_special
 from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
@@ -208,7 +209,7 @@ class OwnSubject(Subject):
             return
         if all(each.agrees for each in home):
             near = sum(each.case.point.near for each in home)
-            also = f" and at the {near} cases drawn near them" if near else ""
+            also = f" and at the {count_cases(near)} drawn near them" if near else ""
             yield (
                 f"Your gradients agree at the parameters given{also}. They disagree at "
                 f"{len(failing)} of {len(compared) - len(home)} cases that are drawn further away. "
@@ -219,22 +220,19 @@ class OwnSubject(Subject):
             yield (
                 "Your gradients agree at the parameters given, and disagree at "
                 f"{len(failing)} of {len(compared) - len(given)} other cases, also near them. "
-                "Zeros, symmetric matrices and vectors of length 1 are such that a mistake may not "
-                "show. If your parameters always are, judge them there alone: --case 0."
+                "A mistake may not show where parameters are special, as zeros, a symmetric matrix "
+                "or a vector of length 1. If yours always are, judge them there alone: --case 0."
             )
 
-    def may_hold_near(self, compared: Sequence[Compared]) -> bool:
-        """Tell whether a loss without a trace may have converged near the parameters given alone.
+    def doubt_far(self, compared: Sequence[Compared]) -> list[str]:
+        """Say so where gradients agree at the parameters given and near them alone.
 
-        The gradients agree there, and at a case near them or more, and disagree elsewhere.
+        A loss without a trace may have a solver or an iteration that converges there alone.
         """
-        home = [each for each in compared if each.case.point.number == 0 or each.case.point.near]
-        near = any(each.case.point.near for each in home)
-        given = any(each.case.point.number == 0 for each in home)
-        return bool(
-            self.model.black_box is not None
-            and near and given and all(each.agrees for each in home)
-        )  # fmt: skip
+        near = [each for each in compared if each.case.point.near]
+        if self.model.black_box is None or not near or not all(each.agrees for each in near):
+            return []
+        return [*self.describe_failing(compared)]
 
     def differentiate_traced(self, case: Case) -> dict[str, Array]:
         """Differentiate by jax.grad where differences are the reference; empty without a trace."""
@@ -341,8 +339,8 @@ class OwnSubject(Subject):
             program = self.model.find_program(case.arguments, case.point.setting)
             if program is None:
                 return {}, ""
-            unrounded = differentiate_unrounded(program, widen(case.arguments))
-            return unrounded, describe_last(program)
+            unrounded = attempt(differentiate_unrounded, program, widen(case.arguments))
+            return {} if isinstance(unrounded, Failure) else unrounded, describe_last(program)
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

@@ -25,7 +25,7 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
     summarise_parameters,
 )
-from bptt_verifier.judge.narrow_draws import leave_out_narrow, widen
+from bptt_verifier.judge.narrow_draws import is_finite, is_finite_as_given, leave_out_narrow
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
     ENTRIES,
@@ -50,6 +50,7 @@ from bptt_verifier.judge.rounded_gradients import find_rounded
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.unconverged import (
+    Kept,
     allow_unconverged,
     count_telling,
     describe_early,
@@ -292,16 +293,15 @@ class SubjectJudgement(Judgement):
         return None
 
     def is_finite_elsewhere(self, case: Case) -> bool:
-        """True if the submission is finite at smaller values, and may overflow at these.
+        """True if the submission is finite at smaller values, or in the format of those given.
 
-        Or at the same numbers in float64, where float32 is the judge's choice alone.
+        It may overflow at these, or in float32.
         """
         smaller = self.subject.scale_values(case, SCALES_NEARER_ZERO)
         answers = [ask_at(self.submission, self.subject, each) for each in smaller]
-        if bool(answers) and all(map(is_finite, answers)):
+        if answers and all(map(is_finite, answers)):
             return True
-        narrow = case.single and self.subject.format_given == np.float64
-        return narrow and is_finite(ask_at(self.submission, self.subject, widen(case)))
+        return is_finite_as_given(self.submission, self.subject, case)
 
     def learn_precision(self, found: Compared) -> Compared:
         """Find the precision and wrong gradients from the first cases in float64 that can tell.
@@ -398,7 +398,7 @@ class SubjectJudgement(Judgement):
         if 2 * sum(shown) >= len(shown):
             return []
         return [
-            "Your errors are as large as those of half precision, but your results have more "
+            "Your errors are as large as those of half precision, but your results do not have its "
             "digits. A table of a function, an array of integers and numbers rounded to a few "
             "decimals err by as much. If you compute in half precision, return numbers of it."
         ]
@@ -408,7 +408,16 @@ class SubjectJudgement(Judgement):
         said = self.describe_cases(self.compared, counted=False)
         effort = tuple(said), self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, self.compared, (), *effort)
-        return report if any(each.name != "unknown" for each in report.mistakes) else None
+        named = any(each.name != "unknown" for each in report.mistakes)
+        return report if named or report.verdict is Verdict.INCONCLUSIVE else None
+
+    def excuse_cases(self, compared: Sequence[Compared]) -> Kept | None:
+        """Allow for iterations that end early, or leave guarded cases out; None without reason."""
+        excusing = self.attempt, self.subject, compared
+        kept = allow_unconverged(*excusing)
+        if kept is None or kept.fails:
+            kept = leave_out_guarded(*excusing) or kept
+        return kept
 
     def conclude(self) -> Report:
         """Decide where errors exceed what is allowed, repeat some calls, and report."""
@@ -422,12 +431,10 @@ class SubjectJudgement(Judgement):
         if rounded is not None:
             other = self.find_other_name()
             return self.report(Verdict.DISAGREES, rounded) if other is None else other
-        excusing = self.attempt, self.subject, compared
-        kept = allow_unconverged(*excusing)
+        kept = self.excuse_cases(compared)
         if kept is None or kept.fails:
-            kept = leave_out_guarded(*excusing) or kept
-        if kept is None or kept.fails:
-            kept = leave_out_narrow(*excusing) or kept
+            narrow = self.attempt, self.subject, compared, self.excuse_cases
+            kept = leave_out_narrow(*narrow) or kept
         if self.differs is not None and (kept is None or kept.fails):
             return self.report(Verdict.DISAGREES, self.differs)
         if kept is None:
@@ -470,10 +477,3 @@ class SubjectJudgement(Judgement):
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*few, *report.notes))
         unseen = self.subject.describe_unseen(settled)
         return report._replace(notes=(*report.notes, *unseen))
-
-
-def is_finite(answer: dict[str, Array] | Breach) -> bool:
-    """Tell whether all results of a call are finite numbers."""
-    return not isinstance(answer, Breach) and all(
-        np.isfinite(value).all() for value in answer.values()
-    )

@@ -182,9 +182,9 @@ class Subject(ABC):
         """Differentiate what the loss rounds, and describe where it last does; empty if nowhere."""
         return {}, ""
 
-    def may_hold_near(self, compared: Sequence[Compared]) -> bool:
-        """Tell whether gradients may be meant to hold near the parameters given alone."""
-        return False
+    def doubt_far(self, compared: Sequence[Compared]) -> list[str]:
+        """Say so where gradients may be meant to hold near the parameters given alone."""
+        return []
 
     def differentiate_traced(self, case: Case) -> dict[str, Array]:
         """Differentiate by autodiff where the reference is another one, and autodiff has one."""

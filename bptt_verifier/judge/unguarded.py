@@ -11,7 +11,7 @@ import numpy as np
 from bptt_verifier.judge.neighbours import list_failing, settle
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.unconverged import SEVERAL, Kept, count_telling, has_converged
-from bptt_verifier.judge.undecided import count_cases
+from bptt_verifier.judge.undecided import count_cases, doubt_solver
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.comparison import find_symbol
 from bptt_verifier.tolerance.formats import find_unit
@@ -55,6 +55,16 @@ def is_unguarded(subject: Subject, found: Compared) -> bool:
     return False
 
 
+def list_doubts(subject: Subject, compared: Sequence[Compared]) -> list[str]:
+    """List why gradients that disagree may not be wrong."""
+    return (
+        doubt_solver(subject, compared)
+        or doubt_rounded(subject, compared)
+        or doubt_traced(subject, compared)
+        or subject.doubt_far(compared)
+    )
+
+
 def doubt_rounded(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     """Say so where gradients are those of what the loss rounds; the derivative of that is zero."""
     where = ""
@@ -73,20 +83,21 @@ def doubt_traced(subject: Subject, compared: Sequence[Compared]) -> list[str]:
 
     NumPy reads one triangle of such a matrix where JAX reads both, as for Cholesky's factor.
     """
-    for found in filter(list_failing, compared):
-        if subject.may_be_outside(found.case):
-            continue
-        names = list_failing(found)
-        given = found.case.arguments
-        symmetric = all(name in given and is_symmetric(given[name]) for name in names)
-        if symmetric and are_those(found, subject.differentiate_traced(found.case)):
-            return [
-                f"At the parameters given, your {', '.join(map(find_symbol, names))} is that of "
-                "autodiff, which differences of the loss contradict. Functions of symmetric "
-                "matrices read one triangle in NumPy, and both in JAX: let the loss read "
-                "(S + S.T) / 2 of such a matrix S."
-            ]
-    return []
+    given = [each for each in compared if not subject.may_be_outside(each.case)]
+    names = list(dict.fromkeys(name for each in given for name in list_failing(each)))
+    others = {name for each in compared for name in list_failing(each)} - {*names}
+    if not names or others:
+        return []
+    for found in filter(list_failing, given):
+        arrays = found.case.arguments
+        symmetric = all(name in arrays and is_symmetric(arrays[name]) for name in names)
+        if not (symmetric and are_those(found, subject.differentiate_traced(found.case))):
+            return []
+    return [
+        f"At the parameters given, your {', '.join(map(find_symbol, names))} is that of autodiff, "
+        "which differences of the loss contradict. Functions of symmetric matrices read one "
+        "triangle in NumPy, and both in JAX: let the loss read (S + S.T) / 2 of such a matrix S."
+    ]
 
 
 def is_symmetric(value: Array) -> bool:

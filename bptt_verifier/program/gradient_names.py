@@ -46,7 +46,7 @@ COMBINING = frozenset(
 COUNTS = frozenset(
     "N n M m T B D batch batch_size n_samples num_samples num count size n_batch bs scale".split()
 )
-SHORT = 4  # is added to the rank of a path that has the last name of a leaf alone
+SHORT = 5  # is added to the rank of a path that has the last name of a leaf alone
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -109,7 +109,7 @@ def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
         if head == (ONLY,):
             return 3, 0
     if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
-        return 1, len(head)
+        return (1 if len(leaf) > 1 else 4), len(head)  # a lone `d` may be anything
     return None
 
 

@@ -34,12 +34,12 @@ from bptt_verifier.program.numpy_rules import (
 )
 
 # Functions of lists of arrays, each of which may be a list of numbers.
-# Functions whose first argument is what another one returns: a factor, and its order or triangle.
-OF_FACTORS = frozenset({"cho_solve", "lu_solve"})
 OF_LISTS = frozenset(
     "concatenate concat stack hstack vstack row_stack dstack"
     " column_stack block select choose multi_dot".split()
 )
+# Functions of a factorisation, a pair: the factor, and its triangle or the order of its rows.
+OF_FACTORS = frozenset({"cho_solve", "lu_solve"})
 # Functions that take an axis of a number, too, which has none in JAX.
 OF_NUMBERS = frozenset("sum prod max min amax amin mean".split())
 WEAK = frozenset((int, float, complex))  # Python's numbers take the dtype of the array
@@ -100,11 +100,15 @@ def trace_call(
                 return part
             if name in OF_LISTS and isinstance(part, list | tuple):
                 return [join_traced(x) if contains_traced(x) else np.asarray(x) for x in part]
-            if name in OF_FACTORS and isinstance(part, tuple):
-                return tuple(bool(x) if np.shape(x) == () else x for x in part)
             return join_traced(part)
 
-        joined, options = map_nested([*map(join, given)], cast), map_nested(named, cast)
+        if name in OF_FACTORS:
+            (factor, which), *others = given
+            which = bool(which) if np.shape(which) == () else which
+            parts = [(join_traced(factor), which), *map(join, others)]
+        else:
+            parts = [*map(join, given)]
+        joined, options = map_nested(parts, cast), map_nested(named, cast)
         try:
             return rule(*joined, **options)
         except TypeError:  # JAX takes no lists for arrays

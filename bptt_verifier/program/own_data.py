@@ -34,7 +34,7 @@ from bptt_verifier.program.torch_tensors import to_array
 
 DIRECTIONS = 3  # in which a gradient is compared with differences
 # A weight or a bias, of which there are several: W_hy, Wxh, b2.
-LIKE_OTHERS = re.compile(r"([WUVwub]|bias|weight)_?(?:[a-z]{1,2}|[0-9])")
+LIKE_OTHERS = re.compile(r"([WUVwub]_?|(?:bias|weight)(?:_|(?=\d)))(?:(?![st]$)[a-z]|[a-z]{2}|\d)")
 INITIAL = re.compile(r"0$")  # ends the name of an initial state
 APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
 
@@ -343,7 +343,12 @@ def require_gradients_of_alike(
     """
     for name, place in rest.items():
         held = place.root, place.path[:-1]
-        beside = (n for n, each in chosen.items() if (each.root, each.path[:-1]) == held)
+        axes = np.ndim(to_array(place.array))
+        beside = (
+            n
+            for n, each in chosen.items()
+            if (each.root, each.path[:-1]) == held and np.ndim(to_array(each.array)) == axes
+        )
         other = next((each for each in beside if are_alike(name, each)), None)
         if other is not None:
             raise ValueError(

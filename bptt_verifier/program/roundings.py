@@ -1,12 +1,12 @@
-"""Roundings inside a loss: a derivative passes nothing through them, and derivations often do."""
+"""Roundings inside a loss: their derivative is zero, and derivations often leave them out."""
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.guards import Edge, describe_place, leave_out, pass_through
+from bptt_verifier.program.guards import Edge, describe_place, pass_through
 from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.program.trace import Params, Program
 
 ROUNDINGS = frozenset("round floor ceil".split())
-SIGNED = frozenset("select_n add".split())  # what gives a remainder the sign of its divisor
+SIGNED = frozenset("select_n add".split())
 CONVERSION = "convert_element_type"
 
 
@@ -22,7 +22,7 @@ def find_roundings(program: Program) -> dict[Edge, float]:
         if each.name in ROUNDINGS:
             found[number, 0] = 1.0
         subtracted = {*each.inputs[1:]} if each.name == "sub" else set[int]()
-        for _ in range(2):
+        for _ in range(2):  # the choice and the sum that give a remainder its divisor's sign
             made = [operations[producer[slot]] for slot in subtracted if slot in producer]
             subtracted = subtracted.union(*(m.inputs for m in made if m.name in SIGNED))
         for n in sorted(producer[slot] for slot in subtracted if slot in producer):
@@ -31,20 +31,23 @@ def find_roundings(program: Program) -> dict[Edge, float]:
     return found
 
 
-def find_conversions(program: Program) -> list[Edge]:
-    """Find the operands that are converted to integers, and these to floating-point numbers."""
+def find_conversions(program: Program) -> dict[int, Edge]:
+    """Find the operations that convert integers to numbers, where these were numbers before.
+
+    The operand that was converted to the integers is with each.
+    """
     operations, producer = program.operations, find_producers(program)
     leaves = {*program.leaves.values()}
-    found = dict[Edge, None]()
-    for each in operations:
+    found = dict[int, Edge]()
+    for number, each in enumerate(operations):
         first = producer.get(each.inputs[0]) if each.name == CONVERSION else None
         if first is None or not is_inexact(each.dtypes[0]) or operations[first].name != CONVERSION:
             continue
         slot = operations[first].inputs[0]
         inexact = slot in producer and is_inexact(operations[producer[slot]].dtypes[0])
         if (slot in leaves or inexact) and not is_inexact(operations[first].dtypes[0]):
-            found[first, 0] = None
-    return [*found]
+            found[number] = first, 0
+    return found
 
 
 def find_producers(program: Program) -> dict[int, int]:
@@ -53,14 +56,21 @@ def find_producers(program: Program) -> dict[int, int]:
 
 
 def differentiate_unrounded(program: Program, params: Params) -> dict[str, Array]:
-    """Differentiate what a loss rounds; empty where it rounds nothing."""
-    conversions = find_conversions(program)
-    free = leave_out(program, conversions)
+    """Differentiate what a loss rounds; empty where it rounds nothing.
+
+    What is converted to integers and back is passed on as it was; other uses of the integers, as of
+    an index, keep them.
+    """
+    operations, conversions = [*program.operations], find_conversions(program)
+    for number, (first, operand) in conversions.items():
+        slot = operations[first].inputs[operand]
+        operations[number] = operations[number]._replace(inputs=(slot,))
+    free = program._replace(operations=tuple(operations))
     slopes = find_roundings(free)
     return pass_through(free, slopes, params) if slopes or conversions else {}
 
 
 def describe_last(program: Program) -> str:
     """Describe the last line that rounds, if any."""
-    found = [*find_conversions(program), *find_roundings(program)]
+    found = [*find_conversions(program).values(), *find_roundings(program)]
     return describe_place(program, max(found)) if found else ""

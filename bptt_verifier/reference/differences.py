@@ -48,6 +48,14 @@ def find_dtype(loss: Loss, point: Point) -> Any:
     return np.float64
 
 
+def move(point: Point, along: Point, step: Any) -> dict[str, Array]:
+    """Move a point by a relative step along a direction; zeros move as if they were ones."""
+    return {
+        name: value + step * along[name] * np.where(value == 0, 1.0, value).astype(value.dtype)
+        for name, value in point.items()
+    }
+
+
 def measure_noise(loss: Loss, point: Point, dtype: Any) -> tuple[Any, float]:
     """Measure the noise of the loss at a point; return the loss, too.
 
@@ -57,9 +65,10 @@ def measure_noise(loss: Loss, point: Point, dtype: Any) -> tuple[Any, float]:
     rng = np.random.default_rng(0)
     along = {name: rng.choice([-1.0, 1.0], value.shape) for name, value in point.items()}
 
+    wide = {name: value.astype(dtype) for name, value in point.items()}
+
     def at(distance: float) -> Any:
-        step = dtype(distance)
-        return dtype(loss({n: v.astype(dtype) * (1 + step * along[n]) for n, v in point.items()}))
+        return dtype(loss(move(wide, along, dtype(distance))))
 
     value = at(0.0)
     largest = np.finfo(dtype).eps * abs(value)
@@ -115,12 +124,9 @@ def is_rounded(loss: Loss, point: Point) -> bool:
     that is flat where no unit is active, as a hinge is, has one value there.
     """
     rng = np.random.default_rng(1)
-    along = {name: rng.uniform(-1.0, 1.0, value.shape) for name, value in point.items()}
+    along = {n: np.asarray(rng.uniform(-1.0, 1.0, v.shape)) for n, v in point.items()}
     steps = FIRST * np.arange(-ORDER, ORDER + 1)
-    rows = [
-        [loss({n: v * (1 + step * along[n]) for n, v in point.items()}) for step in row]
-        for row in (steps, steps + NEAR[-1])
-    ]
+    rows = [[loss(move(point, along, step)) for step in row] for row in (steps, steps + NEAR[-1])]
     values, nearby = np.array(rows, float)
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return False
@@ -139,9 +145,9 @@ def is_rough(loss: Loss, point: Point) -> bool:
     """
     rng = np.random.default_rng(2)
     for spacing in SPACINGS * LINES:
-        along = {name: rng.uniform(-1.0, 1.0, value.shape) for name, value in point.items()}
+        along = {n: np.asarray(rng.uniform(-1.0, 1.0, v.shape)) for n, v in point.items()}
         steps = spacing * np.arange(-(POINTS // 2), POINTS // 2 + 1)
-        row = [float(loss({n: v * (1 + s * along[n]) for n, v in point.items()})) for s in steps]
+        row = [float(loss(move(point, along, step))) for step in steps]
         low, high = (np.max(np.abs(np.diff(row, order))) for order in (LOW, HIGH))
         rounding = comb(2 * HIGH, HIGH) * np.finfo(np.float64).eps * np.max(np.abs(row))
         if high >= low and high > rounding:

@@ -98,7 +98,7 @@ def test_the_format_that_a_submission_computes_in_is_said() -> None:
         (
             [SINGLE],
             "1 case was left out: your results, in float32, are not finite there, and finite at "
-            "values a thousand times smaller, or in float64. With another.",
+            "values a thousand times smaller. With another.",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def subject_that(diagnoses: Any = lambda *given: (), charts: Any = lambda cases:
     return SimpleNamespace(
         doubt="Too few cases.", zeros=frozenset(), may_leave=lambda cases, error: False,
         differentiate_unrounded=lambda case: ({}, ""), may_be_outside=lambda case: True,
-        may_hold_near=lambda compared: False,
+        doubt_far=lambda compared: [],
         find_largest_sizes=lambda cases: {},
         diagnose=diagnoses, chart_steps=charts, shrink=lambda attempt, found: found,
         describe_sizes=lambda found: found.case.label, reproduce=lambda found: "",
@@ -199,8 +199,7 @@ def test_what_may_hold_near_the_parameters_given_alone_is_not_called_wrong(
     near: bool, rounded: bool
 ) -> None:
     given = subject_that()
-    given.may_hold_near = lambda compared: near
-    given.describe_failing = lambda compared: iter(["It holds near them."])
+    given.doubt_far = lambda compared: ["It holds near them."] * near
     unrounded = {"a": np.full(1, 1.5)} if rounded else {}
     given.differentiate_unrounded = lambda case: (unrounded, " there")
     compared = [state_compared(each, ONES, SMALL) for each in (ONES, ONES | {"a": np.full(1, 1.5)})]

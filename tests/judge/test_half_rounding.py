@@ -219,6 +219,6 @@ def test_errors_alone_do_not_say_that_half_precision_is_meant(name: str) -> None
     judge, verdict = ASSIGNED[name]
     report = judge()
     assert report.verdict is verdict, str(report)
-    begin = "Your errors are as large as those of half precision, but your results have more digi"
+    begin = "Your errors are as large as those of half precision, but your results do not have it"
     doubted = [note for note in report.notes if note.startswith(begin)]
     assert bool(doubted) == (verdict is Verdict.INCONCLUSIVE)

@@ -8,13 +8,12 @@ import pytest
 
 from bptt_verifier.judge.narrow_draws import (
     doubt_narrow,
-    is_right_in_float64,
+    is_right_as_given,
     leave_out_narrow,
-    widen,
 )
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.unconverged import SEVERAL
+from bptt_verifier.judge.unconverged import SEVERAL, Kept
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -29,8 +28,13 @@ def state_found(dtype: Any, error: float = 0.0) -> Compared:
 
 
 def state_subject(given: Any = np.float64) -> Any:
+    def widen(case: Any) -> Any:
+        wide = {name: value.astype(given) for name, value in case.arguments.items()}
+        same = case.arguments["w"].dtype == given
+        return None if same else case._replace(arguments=wide)
+
     return SimpleNamespace(
-        format_given=np.dtype(given), zeros=frozenset(), has_vanishing_steps=False,
+        widen=widen, zeros=frozenset(), has_vanishing_steps=False,
         displace=lambda case, number, distance: case,
     )  # fmt: skip
 
@@ -44,12 +48,6 @@ def attempt(case: Any) -> Compared:
 WRONG, RIGHT = state_found(np.float32, 0.5), state_found(np.float64)
 
 
-def test_a_case_is_the_same_in_float64() -> None:
-    wide = widen(WRONG.case)
-    assert wide.arguments["w"].dtype == np.float64
-    assert wide.label == WRONG.case.label
-
-
 @pytest.mark.parametrize(
     ("found", "given", "right"),
     [
@@ -58,22 +56,24 @@ def test_a_case_is_the_same_in_float64() -> None:
         (state_found(np.float64, 0.5), np.float64, False),
     ],
 )
-def test_gradients_are_right_in_float64_where_that_is_given(
-    found: Compared, given: Any, right: bool
-) -> None:
+def test_gradients_are_right_in_the_format_given(found: Compared, given: Any, right: bool) -> None:
     subject = state_subject(given)
-    assert is_right_in_float64(attempt, subject, found) is right
-    assert not is_right_in_float64(lambda case: None, subject, found)
-    assert not is_right_in_float64(lambda case: found, subject, found)
+    assert is_right_as_given(attempt, subject, found) is right
+    assert not is_right_as_given(lambda case: None, subject, found)
+    assert not is_right_as_given(lambda case: found, subject, found)
     assert (doubt_narrow(attempt, subject, found) != []) is right
 
 
+def leave_out(compared: list[Compared], excuse: Any = lambda rest: None) -> Any:
+    return leave_out_narrow(attempt, state_subject(), compared, excuse)
+
+
 def test_cases_in_float32_are_left_out_where_several_others_agree() -> None:
-    kept = leave_out_narrow(attempt, state_subject(), [WRONG, *[RIGHT] * SEVERAL])
+    kept = leave_out([WRONG, *[RIGHT] * SEVERAL])
     assert kept is not None
     assert len(kept.compared) == len(kept.allowed) == len(kept.settled) == SEVERAL
     assert not kept.fails
-    said = "In 1 case your gradients are wrong in float32, and right at the same numbers in float64"
+    said = "In 1 case your gradients are wrong in float32, and right at the same numbers in the for"
     assert kept.notes[0].startswith(said)
     assert kept.notes[1].startswith("4 of 4 cases could")
     for compared in (
@@ -81,7 +81,27 @@ def test_cases_in_float32_are_left_out_where_several_others_agree() -> None:
         [RIGHT] * SEVERAL,
         [WRONG, state_found(np.float64, 0.5), *[RIGHT] * SEVERAL],
     ):
-        assert leave_out_narrow(attempt, state_subject(), compared) is None
+        assert leave_out(compared) is None
+
+
+def test_cases_in_float32_are_left_out_beside_others_that_something_else_excuses() -> None:
+    other = state_found(np.float64, 0.5)
+    rest = [other, *[RIGHT] * SEVERAL]
+    asked = list[Any]()
+
+    def excuse(compared: Any) -> Any:
+        asked.append(compared)
+        return Kept(rest[1:], rest[1:], rest[1:], ("The others are left out.",))
+
+    kept = leave_out([WRONG, *rest], excuse)
+    assert asked == [rest]
+    assert len(kept.compared) == SEVERAL
+    assert kept.notes[1:] == ("The others are left out.",)
+    few = Kept(rest[2:], rest[2:], rest[2:], ())
+    assert leave_out([WRONG, *rest], lambda compared: few) is None
+    fails = Kept(rest, rest, rest, ())
+    assert leave_out([WRONG, *rest], lambda compared: fails) is None
+    assert leave_out(rest, lambda compared: few) is None  # none is in float32
 
 
 FAR = np.array([3.8e8, 1.2e8])
@@ -109,7 +129,7 @@ def judge(factor: float, dtype: Any) -> Report:
         (1.0, np.float32, Verdict.DISAGREES),
     ],
 )
-def test_a_power_that_overflows_in_float32_alone_is_right_in_float64(
+def test_a_power_that_overflows_in_float32_alone_is_right_as_given(
     factor: float, dtype: Any, verdict: Verdict
 ) -> None:
     report = judge(factor, dtype)
@@ -129,7 +149,7 @@ def test_at_a_case_in_float32_alone_it_is_inconclusive() -> None:
 @pytest.mark.parametrize(
     ("dtype", "verdict"), [(np.float64, Verdict.AGREES), (np.float32, Verdict.DISAGREES)]
 )
-def test_what_is_not_finite_in_float32_alone_is_right_in_float64(
+def test_what_is_not_finite_in_float32_alone_is_right_as_given(
     dtype: Any, verdict: Verdict
 ) -> None:
     """The sixth power of 1e-10 is zero in float32."""
@@ -150,3 +170,39 @@ def test_what_is_not_finite_in_float32_alone_is_right_in_float64(
     said = any("smaller, or in float64. With case" in note for note in report.notes)
     assert said is (verdict is Verdict.AGREES)
     assert [each.name for each in report.mistakes] == ["not-finite"] * (not said)
+
+
+@pytest.mark.parametrize(("case", "verdict"), [("2,near", "inconclusive"), ("0", "agrees")])
+def test_at_a_case_that_is_not_finite_in_float32_alone_it_is_inconclusive(
+    case: str, verdict: str
+) -> None:
+    def energy(p: Any) -> Any:
+        return np.sum(1.0 / (p["r"] @ p["r"]) ** 1.5) * 1e-30
+
+    def force(p: Any) -> Any:
+        with np.errstate(all="ignore"):
+            square = p["r"] @ p["r"]
+            inverse = 1.0 / square**3
+            return {"r": -3e-30 * p["r"] * inverse * square**0.5}
+
+    report = compare_case(force, energy, {"r": np.array([3.9e-10, 1.1e-10])}, case)
+    assert report.verdict is Verdict(verdict), str(report)
+    begin = "Here your results are not finite in float32, and finite at the same numbers"
+    assert any(note.startswith(begin) for note in report.notes) is (verdict == "inconclusive")
+
+
+def test_the_parameters_given_are_never_left_out() -> None:
+    """One of them may be given in float32."""
+
+    def power(p: Any) -> Any:
+        return 1e-3 * np.sum(p["w"] ** 2) + 1e6 * np.sum((np.abs(p["n"]) + 1.0) ** -0.5)
+
+    def slopes(p: Any) -> Any:
+        n, one = p["n"], p["n"].dtype.type(1)
+        found = n.dtype.type(-0.5e6) * (np.abs(n) + one) / (np.abs(n) + one) ** 2.5
+        return {"w": 2e-3 * p["w"], "n": found * np.sign(n)}
+
+    n = np.array([1e15, 2e16])
+    report = verify_own_model(slopes, power, {"w": FAR / 1e9, "n": n.astype(np.float32)}, cases=8)
+    assert report.verdict is Verdict.DISAGREES
+    assert verify_own_model(slopes, power, {"w": FAR / 1e9, "n": n}).verdict is Verdict.AGREES

@@ -73,7 +73,7 @@ def test_a_subject_has_no_further_cases_notes_or_words_by_itself() -> None:
     assert subject.find_iterated(case) == frozenset()
     assert [*subject.find_limits(case)] == []
     assert subject.differentiate_traced(case) == {}
-    assert not subject.may_hold_near([])
+    assert subject.doubt_far([]) == []
     assert subject.follow_loss(None, case, {}) is None
     assert subject.describe_iteration(case) == subject.describe_guard(case) == ""
     assert subject.differentiate_unguarded(case) == []

@@ -313,5 +313,9 @@ def test_the_gradients_of_symmetric_matrices_alone_are_undecided() -> None:
     assert said.startswith("At the parameters given, your ∂L/∂S, ∂L/∂v is that of autodiff")
     without = found._replace(case=found.case._replace(arguments={"S": true["S"]}))
     assert doubt_traced(subject, [without]) == []
+    elsewhere = state_compared({"u": np.ones(1)}, {"u": np.zeros(1)}, {"u": np.zeros(1)})
+    subject.may_be_outside = lambda case: case.label == "elsewhere"
+    elsewhere = elsewhere._replace(case=elsewhere.case._replace(label="elsewhere"))
+    assert doubt_traced(subject, [alike, elsewhere]) == []  # another one is wrong there
     subject.may_be_outside = lambda case: True
     assert doubt_traced(subject, [alike]) == []

@@ -440,6 +440,8 @@ def test_an_array_is_data_by_its_outermost_name_if_not_a_parameter_of_a_layer(
         ("by", "bh", True), ("Wy", "Wx", True), ("W_hy", "W_xh", True), ("b2", "b1", True),
         ("cell.bf", "cell.bi", True), ("bias_h", "bias_y", True),
         ("by", "Wy", False), ("W_hyz", "W_xh", False), ("beta1", "b1", False),
+        ("weights", "weight_x", False), ("wt", "wx", False), ("bs", "b1", False),
+        ("weight2", "weight1", True), ("Whx", "Wxh", True),
         ("batch", "bh", False), ("h0", "h1", False), ("x2", "x1", False), ("mask", "b1", False),
     ],
 )  # fmt: skip
@@ -472,6 +474,20 @@ W0, W1 = C, W
 
 def test_a_global_weight_before_an_argument_may_be_fixed() -> None:
     assert {*read_function(beside_a_global_weight, "f", None).params} == {"W1"}
+
+
+def of_another_shape(W1: Any, W2: Any, seq: Any) -> Any:
+    """Return the gradient of a matrix; a vector with a name like it is data."""
+    d = W2 * (inputs @ W1 - seq)
+    dW1 = inputs.T @ (W2 * d)
+    return 0.5 * np.sum(d**2), dW1
+
+
+W2 = np.array([1.0, 0.5, 2.0])
+
+
+def test_an_array_with_another_number_of_axes_is_not_like_a_weight() -> None:
+    assert {*read_function(of_another_shape, "f", None).params} == {"W1"}
 
 
 def test_a_forgotten_gradient_of_a_bias_is_asked_for() -> None:

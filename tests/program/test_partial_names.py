@@ -292,3 +292,10 @@ def test_the_gradient_with_the_name_of_an_array_goes_before_that_of_a_sibling(
 ) -> None:
     sources = {(name,): ("locals", name) for name in names}
     assert find_gradients({"v": ("v",)}, sources) == {"v": ("locals", gradient)}
+
+
+def test_a_variable_d_is_no_gradient_of_v_where_a_container_has_one() -> None:
+    sources = {("d",): ("locals", "d"), ("grads", "v"): ("locals", "grads", "v")}
+    assert find_gradients({"v": ("v",)}, sources) == {"v": ("locals", "grads", "v")}
+    of_object = {("W", "d"): ("locals", "W", "d"), ("grads", "W", "v"): ("locals", "grads")}
+    assert find_gradients({"v": ("W", "v")}, of_object) == {"v": ("locals", "W", "d")}

@@ -92,3 +92,27 @@ def test_the_last_line_that_rounds_is_described() -> None:
 
     said = describe_last(trace_sum(round_twice))
     assert said.startswith(" at `return first + (10 * z).astype(int) / 10` (")
+
+
+def test_what_reads_the_integers_themselves_keeps_them() -> None:
+    """The slopes of table[k] (1 - f) + table[k + 1] f with f = z - k, if k were z: the table's."""
+    table = np.array([1.0, 2.5, -0.5, 3.0])
+
+    def interpolate(z: Any) -> Any:
+        k = (z + 2).astype(int)
+        f = z + 2 - k
+        return table[np.clip(k, 0, 2)] * (1 - f) + table[np.clip(k, 0, 2) + 1] * f
+
+    program = trace_sum(interpolate)
+    assert len(find_conversions(program)) == 1
+    with use_float64():
+        slopes = differentiate_unrounded(program, PARAMS)["q"]
+    np.testing.assert_allclose(slopes, 2 * PARAMS["q"], atol=1e-12)
+
+
+def test_a_later_line_that_rounds_goes_before_a_conversion() -> None:
+    def convert_first(z: Any) -> Any:
+        first = (10 * z).astype(int) / 10
+        return np.floor(z) + first
+
+    assert describe_last(trace_sum(convert_first)).startswith(" at `return np.floor(z) + first` (")

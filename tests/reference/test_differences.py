@@ -240,6 +240,23 @@ def test_a_loss_is_rounded_that_takes_steps(step: float, rounded: bool) -> None:
     assert is_rounded(loss, {"w": np.array([2.0])}) is rounded
 
 
+def test_zeros_move_as_ones_where_a_loss_is_asked_for_its_steps() -> None:
+    zeros = {"w": np.zeros(3)}
+
+    def loss(p: Any) -> Any:
+        return float(np.round(np.sum((p["w"] + np.linspace(1, 2, 3)) ** 3), 2))
+
+    def smooth_loss(p: Any) -> Any:
+        return float(np.sum((p["w"] + np.linspace(1, 2, 3)) ** 3))
+
+    assert is_rounded(loss, zeros)
+    assert is_rough(loss, zeros)
+    assert not is_rounded(smooth_loss, zeros)
+    assert not is_rough(smooth_loss, zeros)
+    coarse, fine = (measure_noise(each, zeros, np.float64)[1] for each in (loss, smooth_loss))
+    assert coarse > 1e6 * fine
+
+
 @pytest.mark.parametrize(("flat", "levels"), [(8, 3), (7, 3), (8, 2)])
 def test_steps_are_flat_nearly_everywhere_and_of_several_heights(flat: int, levels: int) -> None:
     here = np.pi + np.minimum(np.arange(11), levels - 1.0)
