@@ -30,11 +30,15 @@ def leave_out_narrow(
     None where there is no such case, where another one disagrees that nothing may `excuse`, and
     where few are left.
     """
-    left = [each for each in compared if is_right_as_given(attempt, subject, each)]
+    if not any(each.case.single and list_failing(each) for each in compared):
+        return None
+    names = list(dict.fromkeys(name for each in compared for name in each.gradients))
+    settled = settle(attempt, subject, compared, names, ())  # what scatters like rounding may stay
+    failing = [n for n, each in enumerate(settled) if each.fails]
+    left = [n for n in failing if is_right_as_given(attempt, subject, compared[n])]
+    rest = [each for n, each in enumerate(compared) if n not in left]
     if not left:
         return None
-    rest = [each for each in compared if not any(each is other for other in left)]
-    names = list(dict.fromkeys(name for each in compared for name in each.gradients))
     kept = excuse(rest) or Kept(rest, rest, settle(attempt, subject, rest, names, ()), ())
     if kept.fails or sum(each.agrees for each in kept.settled) < SEVERAL:
         return None

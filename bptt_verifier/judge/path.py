@@ -405,9 +405,9 @@ class SubjectJudgement(Judgement):
 
     def find_other_name(self) -> Report | None:
         """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
-        said = self.describe_cases(self.compared, counted=False)
-        effort = tuple(said), self.timeout, self.progress
-        report = conclude(self.attempt, self.subject, self.name, self.compared, (), *effort)
+        said = (*self.describe_cases(self.compared, counted=False),)
+        of_cases = self.attempt, self.subject, self.name, self.compared, ()
+        report = conclude(*of_cases, said, self.timeout, self.progress)
         named = any(each.name != "unknown" for each in report.mistakes)
         return report if named or report.verdict is Verdict.INCONCLUSIVE else None
 
@@ -459,8 +459,8 @@ class SubjectJudgement(Judgement):
         raised = [*describe_raised(self.raised)]
         missing = [*doubt_missing(self.subject, settled)]
         notes = (*missing, *left_out, *raised, *formats, *stated, *hidden, *remarks)
-        effort = self.timeout, self.progress
-        report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
+        of_cases = self.attempt, self.subject, self.name, cases, probes
+        report = conclude(*of_cases, notes, self.timeout, self.progress)
         report = state_excused_resolutions(report, compared, settled)
         if report.verdict is Verdict.DISAGREES:
             home = [each for each in cases if not self.subject.may_be_outside(each.case)]

@@ -11,6 +11,7 @@ from bptt_verifier.judge.narrow_draws import (
     is_right_as_given,
     leave_out_narrow,
 )
+from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL, Kept
@@ -102,6 +103,18 @@ def test_cases_in_float32_are_left_out_beside_others_that_something_else_excuses
     fails = Kept(rest, rest, rest, ())
     assert leave_out([WRONG, *rest], lambda compared: fails) is None
     assert leave_out(rest, lambda compared: few) is None  # none is in float32
+
+
+def test_what_scatters_like_rounding_in_float32_is_not_left_out() -> None:
+    def scatter(case: Any) -> Compared:
+        single = case.arguments["w"].dtype == np.float32
+        sign = -1.0 if case.label.endswith(("1", "3", "5", "7", "9")) else 1.0
+        return state_found(case.arguments["w"].dtype, 1e-5 * sign * single)
+
+    subject, compared = state_subject(), [scatter(WRONG.case), *[RIGHT] * SEVERAL]
+    subject.displace = lambda case, number, distance: case._replace(label=str(number))
+    assert list_failing(compared[0])
+    assert leave_out_narrow(scatter, subject, compared, lambda rest: None) is None
 
 
 FAR = np.array([3.8e8, 1.2e8])
