@@ -108,6 +108,16 @@ def test_cases_that_overflow_are_counted_and_the_first_is_described(
     assert [*describe_precision([], [], (None, None), overflows)] == [said]
 
 
+@pytest.mark.parametrize(("given", "wider"), [(np.float64, True), (np.float32, False)])
+def test_what_overflows_in_float32_may_be_finite_in_the_format_given(
+    given: Any, wider: bool
+) -> None:
+    known = (None, None), [SINGLE], np.dtype(given)
+    (said,) = describe_precision([], [], *known)
+    assert ("a thousand times smaller, or in float64. With another." in said) is wider
+    assert ("a thousand times smaller. With another." in said) is not wider
+
+
 def test_errors_that_count_as_rounding_are_said_with_the_number_of_their_cases() -> None:
     off = {"a": np.full(1, 1.5), "b": np.full(1, 1.5)}
     before = [state_compared(each, ONES, SMALL) for each in (off, ONES, off)]

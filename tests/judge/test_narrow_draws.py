@@ -8,12 +8,15 @@ import pytest
 
 from bptt_verifier.judge.narrow_draws import (
     doubt_narrow,
+    doubt_overflow,
+    is_finite,
     is_right_as_given,
     leave_out_narrow,
 )
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.submission import Submission, make_breach
 from bptt_verifier.judge.unconverged import SEVERAL, Kept
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.report import Report
@@ -55,6 +58,7 @@ WRONG, RIGHT = state_found(np.float32, 0.5), state_found(np.float64)
         (WRONG, np.float64, True),
         (WRONG, np.float32, False),
         (state_found(np.float64, 0.5), np.float64, False),
+        (state_found(np.float32), np.float64, False),
     ],
 )
 def test_gradients_are_right_in_the_format_given(found: Compared, given: Any, right: bool) -> None:
@@ -115,6 +119,24 @@ def test_what_scatters_like_rounding_in_float32_is_not_left_out() -> None:
     subject.displace = lambda case, number, distance: case._replace(label=str(number))
     assert list_failing(compared[0])
     assert leave_out_narrow(scatter, subject, compared, lambda rest: None) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "finite"),
+    [
+        ({"w": np.ones(2), "b": np.ones(1)}, True),
+        ({"w": np.array([1.0, np.inf]), "b": np.ones(1)}, False),
+        ({"w": np.ones(2), "b": np.full(1, np.nan)}, False),
+        (make_breach("raised", "it raised", {}), False),
+    ],
+)
+def test_all_results_of_a_call_are_finite(answer: Any, finite: bool) -> None:
+    assert is_finite(answer) is finite
+
+
+def test_nothing_is_doubted_at_a_case_in_the_format_given() -> None:
+    given = state_subject()
+    assert doubt_overflow(Submission(lambda w: {"w": w}), given, RIGHT.case) == []
 
 
 FAR = np.array([3.8e8, 1.2e8])
