@@ -57,7 +57,7 @@ from bptt_verifier.judge.unconverged import (
     is_left_out,
 )
 from bptt_verifier.judge.undecided import state_excused_resolutions
-from bptt_verifier.judge.unguarded import leave_out_guarded
+from bptt_verifier.judge.unguarded import leave_out_guarded, list_doubts
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
@@ -409,7 +409,7 @@ class SubjectJudgement(Judgement):
         of_cases = self.attempt, self.subject, self.name, self.compared, ()
         report = conclude(*of_cases, said, self.timeout, self.progress)
         named = any(each.name != "unknown" for each in report.mistakes)
-        return report if named or report.verdict is Verdict.INCONCLUSIVE else None
+        return report if named or list_doubts(self.subject, self.compared) else None
 
     def excuse_cases(self, compared: Sequence[Compared]) -> Kept | None:
         """Allow for iterations that end early, or leave guarded cases out; None without reason."""

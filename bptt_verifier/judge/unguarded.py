@@ -67,8 +67,10 @@ def list_doubts(subject: Subject, compared: Sequence[Compared]) -> list[str]:
 
 def doubt_rounded(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     """Say so where gradients are those of what the loss rounds; the derivative of that is zero."""
-    where = ""
-    for found in filter(list_failing, compared):
+    where, failing = "", [*filter(list_failing, compared)]
+    if not failing:
+        return []
+    for found in failing:
         unrounded, where = subject.differentiate_unrounded(found.case)
         if not are_those(found, unrounded):
             return []

@@ -191,6 +191,7 @@ def test_gradients_that_no_rounding_explains_are_no_reason_to_doubt() -> None:
     for unrounded, doubted in ((3.0, True), (2.0, False)):
         known = {"w": np.full(2, unrounded)}, " there"
         subject: Any = SimpleNamespace(differentiate_unrounded=lambda case, k=known: k)
+        assert doubt_rounded(subject, [state_found(2, 1.0)]) == []
         said = doubt_rounded(subject, [state_found(2, 1.0), found])
         assert (
             said[:1]
