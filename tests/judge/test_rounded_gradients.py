@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.judge import path
+from bptt_verifier.judge import conclusion, path
 from bptt_verifier.judge.rounded_gradients import SEVERAL, find_rounded, find_step
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
@@ -49,6 +49,16 @@ def test_a_gradient_that_is_rounded_is_named(said: str) -> None:
         assert report.verdict is Verdict.DISAGREES, str(report)
         assert [found.name for found in report.mistakes] == ["rounded-gradient"]
         assert f"all entries of ∂L/∂w are {said}" in report.mistakes[0].explanation
+
+
+def test_whole_numbers_that_may_be_right_are_not_named_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (path, conclusion):
+        monkeypatch.setattr(module, "list_doubts", lambda *given: ["They may be right."])
+    report = verify_own_model(ROUNDED["whole numbers"], lose, PARAMS)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.mistakes == ()
 
 
 def test_whole_numbers_that_another_mistake_explains_are_not_named_rounded(
