@@ -160,8 +160,8 @@ def judge(factor: float, dtype: Any) -> Report:
     ("factor", "dtype", "verdict"),
     [
         (1.0, np.float64, Verdict.AGREES),
-        (1.001, np.float64, Verdict.DISAGREES),
-        (1.0, np.float32, Verdict.DISAGREES),
+        pytest.param(1.001, np.float64, Verdict.DISAGREES, marks=pytest.mark.rest),
+        pytest.param(1.0, np.float32, Verdict.DISAGREES, marks=pytest.mark.rest),
     ],
 )
 def test_a_power_that_overflows_in_float32_alone_is_right_as_given(
@@ -226,6 +226,7 @@ def test_at_a_case_that_is_not_finite_in_float32_alone_it_is_inconclusive(
     assert any(note.startswith(begin) for note in report.notes) is (verdict == "inconclusive")
 
 
+@pytest.mark.rest
 def test_the_parameters_given_are_never_left_out() -> None:
     """One of them may be given in float32."""
 

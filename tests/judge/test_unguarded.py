@@ -241,6 +241,7 @@ ROUNDED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("wrong", [False, True])
 @pytest.mark.parametrize("name", ROUNDED)
 def test_gradients_of_what_a_part_of_the_loss_rounds_are_not_called_wrong(
@@ -272,7 +273,7 @@ def judge_eigenvalue(S: Any, factor: float = 1.0, case: str | None = None) -> An
         return verify_own_model(outer, largest, {"S": S}, cases=4)
 
 
-@pytest.mark.parametrize("case", [None, "0"])
+@pytest.mark.parametrize("case", [pytest.param(None, marks=pytest.mark.rest), "0"])
 def test_the_gradient_of_a_symmetric_matrix_is_undecided_where_numpy_reads_a_triangle(
     case: str | None,
 ) -> None:

@@ -212,6 +212,7 @@ STEPS: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("name", STEPS)
 def test_a_loss_that_is_rounded_or_counts_has_no_derivative(name: str) -> None:
     loss, said = STEPS[name]
