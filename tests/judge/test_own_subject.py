@@ -4,7 +4,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,7 +17,6 @@ from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from bptt_verifier.tolerance.comparison import Comparison, compare_all
 
@@ -453,27 +451,6 @@ def test_a_loss_without_a_trace_may_converge_near_the_parameters_given_alone(
     doubts = subject(black_box="box").doubt_far(found)
     assert any("at the 1 case drawn near them" in said for said in doubts) is near
     assert subject().doubt_far(found) == []
-
-
-def test_autodiff_differentiates_a_loss_with_a_trace_beside_differences() -> None:
-    def loss(p: Any) -> Any:
-        return np.linalg.eigvalsh(p["S"])[-1]
-
-    def square(p: Any) -> Any:
-        return np.sum(p["S"] ** 2)
-
-    S = np.array([[2.0, 0.5], [0.5, -1.0]])
-    _, vectors = np.linalg.eigh(S)
-    with jax.numpy_dtype_promotion("standard"):  # as in JAX's own rule for eigenvalues
-        own = OwnSubject(prepare(loss, {"S": S}, cases=1))
-        given = own.model.make_case(Point(0))
-        traced = own.differentiate_traced(given)["S"]
-    np.testing.assert_allclose(traced, np.outer(vectors[:, -1], vectors[:, -1]))
-    assert given.truth is not None
-    of_differences = given.truth(np.float64, ()).values["S"]
-    np.testing.assert_allclose(of_differences, np.tril(2 * traced) - np.diag(np.diag(traced)))
-    plain = OwnSubject(prepare(square, {"S": S}, cases=1))
-    assert plain.differentiate_traced(given) == {}
 
 
 def test_a_chart_is_of_the_first_drawn_case_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,3 +321,24 @@ def test_the_gradients_of_symmetric_matrices_alone_are_undecided() -> None:
     assert doubt_traced(subject, [alike, elsewhere]) == []  # another one is wrong there
     subject.may_be_outside = lambda case: True
     assert doubt_traced(subject, [alike]) == []
+
+
+def test_autodiff_differentiates_a_loss_with_a_trace_beside_differences() -> None:
+    def loss(p: Any) -> Any:
+        return np.linalg.eigvalsh(p["S"])[-1]
+
+    def square(p: Any) -> Any:
+        return np.sum(p["S"] ** 2)
+
+    S = np.array([[2.0, 0.5], [0.5, -1.0]])
+    _, vectors = np.linalg.eigh(S)
+    with jax.numpy_dtype_promotion("standard"):  # as in JAX's own rule for eigenvalues
+        own = OwnSubject(prepare(loss, {"S": S}, cases=1))
+        given = own.model.make_case(Point(0))
+        traced = own.differentiate_traced(given)["S"]
+    np.testing.assert_allclose(traced, np.outer(vectors[:, -1], vectors[:, -1]))
+    assert given.truth is not None
+    of_differences = given.truth(np.float64, ()).values["S"]
+    np.testing.assert_allclose(of_differences, np.tril(2 * traced) - np.diag(np.diag(traced)))
+    plain = OwnSubject(prepare(square, {"S": S}, cases=1))
+    assert plain.differentiate_traced(given) == {}

@@ -25,6 +25,7 @@ from bptt_verifier.program.source_file import RecordedCall
 RNG = np.random.default_rng(0)
 W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
 C, b2 = RNG.normal(size=(3, 3)), np.array([0.5, -1.5, 2.0])
+W0, W1, W2, b1 = C, W, b2, c.copy()
 inputs, y, seq, h = (RNG.normal(size=(5, 3)) for _ in range(4))
 
 
@@ -451,9 +452,6 @@ def test_weights_and_biases_are_alike_whose_names_differ_by_an_index(
     assert are_alike(name, other) is are_alike(other, name) is alike
 
 
-b1 = RNG.normal(size=3)
-
-
 def of_two_biases(W: Any, b1: Any, b2: Any, seq: Any) -> Any:
     """Return no gradient of one of two biases."""
     d = np.tanh(inputs @ W + b1) + b2 - seq
@@ -469,9 +467,6 @@ def beside_a_global_weight(W1: Any, seq: Any) -> Any:
     return 0.5 * np.sum(d**2), dW1
 
 
-W0, W1 = C, W
-
-
 def test_a_global_weight_before_an_argument_may_be_fixed() -> None:
     assert {*read_function(beside_a_global_weight, "f", None).params} == {"W1"}
 
@@ -481,9 +476,6 @@ def of_another_shape(W1: Any, W2: Any, seq: Any) -> Any:
     d = W2 * (inputs @ W1 - seq)
     dW1 = inputs.T @ (W2 * d)
     return 0.5 * np.sum(d**2), dW1
-
-
-W2 = np.array([1.0, 0.5, 2.0])
 
 
 def test_an_array_with_another_number_of_axes_is_not_like_a_weight() -> None:
