@@ -83,12 +83,12 @@ def doubt_rounded(subject: Subject, compared: Sequence[Compared]) -> list[str]:
 def doubt_traced(subject: Subject, compared: Sequence[Compared]) -> list[str]:
     """Say so where the gradients of symmetric matrices are autodiff's, and differences are others.
 
-    NumPy reads one triangle of such a matrix where JAX reads both, as for Cholesky's factor.
+    NumPy reads one triangle of such a matrix where JAX reads both, as for Cholesky's factor. Drawn
+    matrices are not symmetric, and other gradients may be wrong there for that reason as well.
     """
     given = [each for each in compared if not subject.may_be_outside(each.case)]
     names = list(dict.fromkeys(name for each in given for name in list_failing(each)))
-    others = {name for each in compared for name in list_failing(each)} - {*names}
-    if not names or others:
+    if not names:
         return []
     for found in filter(list_failing, given):
         arrays = found.case.arguments

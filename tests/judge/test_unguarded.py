@@ -318,7 +318,8 @@ def test_the_gradients_of_symmetric_matrices_alone_are_undecided() -> None:
     elsewhere = state_compared({"u": np.ones(1)}, {"u": np.zeros(1)}, {"u": np.zeros(1)})
     subject.may_be_outside = lambda case: case.label == "elsewhere"
     elsewhere = elsewhere._replace(case=elsewhere.case._replace(label="elsewhere"))
-    assert doubt_traced(subject, [alike, elsewhere]) == []  # another one is wrong there
+    assert doubt_traced(subject, [alike, elsewhere]) == [said]
+    assert doubt_traced(subject, [elsewhere]) == []
     subject.may_be_outside = lambda case: True
     assert doubt_traced(subject, [alike]) == []
 
