@@ -5,6 +5,7 @@ from typing import Any
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
+from bptt_verifier.mistakes.penalties import list_partial_decays
 from bptt_verifier.mistakes.search import explain
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
@@ -59,6 +60,7 @@ class SingleHypotheses:
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient."""
         yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
+        yield from list_partial_decays(name, evidence[0], backs[0], self.read_parameter)
         clippings = list_clippings(name, evidence, self.names)
         yield from list_common_findings(name, evidence, backs, self.factors, clippings)
 

@@ -1,6 +1,7 @@
 """Evidence: the submission's gradients at one case, which a hypothesis must explain by entry."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,24 @@ class Evidence(NamedTuple):
             return False
         with np.errstate(all="ignore"):
             return bool(wanted.within(found, SLACK, found).all())
+
+    def scale(self, rows: Mapping[str, Array]) -> Array:
+        """Join the gradients of each row to a vector, each in units of its largest true entry."""
+        parts = {name: found.reshape(len(found), -1) for name, found in rows.items()}
+        ends = np.cumsum([0, *(part.shape[1] for part in parts.values())])
+        joined = np.empty((len(next(iter(parts.values()))), ends[-1]), np.float32)
+        for (n, part), (start, end) in zip(parts.items(), pairwise(ends.tolist()), strict=True):
+            with np.errstate(all="ignore"):
+                np.divide(part, self.find_size(n), out=joined[:, start:end], casting="same_kind")
+        return joined
+
+    def join_exactly(self, found: Mapping[str, Array]) -> Array:
+        """Join what gradients differ from the true ones by, in units of the largest entry of each.
+
+        In float64, other than `scale`.
+        """
+        parts = [np.ravel(found[n] - self.reference[n]) / self.find_size(n) for n in self.wanted]
+        return np.concatenate(parts)
 
 
 def make_evidence(

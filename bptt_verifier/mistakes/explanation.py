@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+LAST, EVERY = "right.py", "every_step.py"  # an output at the last step, and at every step
+
 
 class Explanation(NamedTuple):
     """Explanation of one name: what is wrong, a right line and the wrong one, and how common it is.

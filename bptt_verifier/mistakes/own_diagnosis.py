@@ -9,12 +9,13 @@ from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.guessed_lines import GUESS
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
-from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
+from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.parts import describe_parts
 from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
+from bptt_verifier.mistakes.submitted_lines import Record
 from bptt_verifier.mistakes.zero_gradients import describe_zeros
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.blas_threads import use_one_thread
@@ -109,7 +110,7 @@ def find_only_fit(
             chunk = tier[start : start + known.batch]
             rows = known.sweep_rows(evidence[0], [(made,) for made in chunk])
             rows = {name: rows[name] for name in evidence[0].wanted}
-            joined = known.scale(evidence[0], rows)
+            joined = evidence[0].scale(rows)
             possible += [
                 (made, joined[i])
                 for i, made in enumerate(chunk)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
+from bptt_verifier.mistakes.backward_lines import Line
 from bptt_verifier.mistakes.called_results import (
     find_called_result,
     find_inside_known,
@@ -15,14 +15,8 @@ from bptt_verifier.mistakes.called_results import (
 )
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
-from bptt_verifier.mistakes.first_wrong_values import is_same, trace_wrong_values
 from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
-from bptt_verifier.mistakes.guessed_lines import (
-    Guess,
-    guess_gradient_line,
-    guess_line,
-    is_suspect,
-)
+from bptt_verifier.mistakes.guessed_lines import Guess
 from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -56,7 +50,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_order,
     rank_by_row,
 )
-from bptt_verifier.mistakes.penalties import find_decay
+from bptt_verifier.mistakes.penalties import find_decay, list_partial_decays
 from bptt_verifier.mistakes.restatements import restate
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
@@ -69,6 +63,12 @@ from bptt_verifier.mistakes.single_gradients import (
     shorten,
 )
 from bptt_verifier.mistakes.step_terms import chart_terms
+from bptt_verifier.mistakes.submitted_lines import (
+    Record,
+    add_gradient_line,
+    find_mistaken_line,
+    record_operations,
+)
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import backward
@@ -90,8 +90,6 @@ FIRST_PARTNERS = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
-
-Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
 
 
 class OwnHypotheses:
@@ -221,7 +219,7 @@ class OwnHypotheses:
         rows = self.sweep_rows(case, made)
         near = {n: wanted.select_near(rows[n], SLACK) for n, wanted in case.wanted.items()}
         if case is self.evidence[0]:
-            joined = self.scale(case, {name: rows[name] for name in case.wanted})
+            joined = case.scale({name: rows[name] for name in case.wanted})
             backs = self.split_rows(case, rows, len(made))
             for effect, back, each in zip(joined, backs, made, strict=True):
                 if each:
@@ -256,16 +254,6 @@ class OwnHypotheses:
         changes = attempt(self.changes, case, made)
         return not isinstance(changes, Failure) and find_factor(changes) not in (None, 0.0)
 
-    def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
-        """Join the gradients of each row to a vector, each in units of its largest true entry."""
-        parts = {n: found.reshape(len(found), -1) for n, found in rows.items()}
-        ends = np.cumsum([0, *(part.shape[1] for part in parts.values())])
-        joined = np.empty((len(next(iter(parts.values()))), ends[-1]), np.float32)
-        for (n, part), (start, end) in zip(parts.items(), pairwise(ends.tolist()), strict=True):
-            with np.errstate(all="ignore"):
-                np.divide(part, case.find_size(n), out=joined[:, start:end], casting="same_kind")
-        return joined
-
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.
 
@@ -273,7 +261,7 @@ class OwnHypotheses:
         on carried states sizes are tried, as pairs have them, and any other one is fitted.
         """
         found, case = list[OperationMistake](), self.evidence[0]
-        error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
+        error, exact_error = self.find_error(case), case.join_exactly(case.submitted)
         for made, _ in matches:
             if made.name not in CUTS or made in self.failures:
                 continue
@@ -285,7 +273,7 @@ class OwnHypotheses:
             if not fitting.any():
                 continue
             if made in self.swept:  # the effects are kept in float32
-                exact = self.join_exactly(case, self.swept[made].values)[fitting]
+                exact = case.join_exactly(self.swept[made].values)[fitting]
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             factors = dict.fromkeys([shorten(1 - share), 1 - share])
             found += [scale_path(made, by) for by in factors if by != 1 and abs(by) > SMALLEST]
@@ -295,7 +283,7 @@ class OwnHypotheses:
 
         def join(made: Sequence[OperationMistake]) -> Array:
             backs = self.sweep_back(case, [(each,) for each in made])
-            return np.stack([self.join_exactly(case, back.values) for back in backs])
+            return np.stack([case.join_exactly(back.values) for back in backs])
 
         return [*found, *list_fitting_factors(self.structure, every, join, exact_error)]
 
@@ -306,26 +294,18 @@ class OwnHypotheses:
         self.listed += len(every[: self.others])
         return every[: self.others]
 
-    def join_exactly(self, case: Evidence, found: Mapping[str, Array]) -> Array:
-        """Join what gradients differ from the true ones by, in units of the largest entry of each.
-
-        In float64, other than `scale`.
-        """
-        parts = [np.ravel(found[n] - case.reference[n]) / case.find_size(n) for n in case.wanted]
-        return np.concatenate(parts)
-
     @cached_property
     def right(self) -> Array:
         """The true gradients of the first case, scaled and joined."""
         case = self.evidence[0]
         rows = {name: case.reference[name][None] for name in case.wanted}
-        (joined,) = self.scale(case, rows)
+        (joined,) = case.scale(rows)
         return np.asarray(joined)
 
     def find_error(self, case: Evidence) -> Array:
         """Find the submission's error, scaled and joined."""
         submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
-        (joined,) = self.scale(case, submitted)
+        (joined,) = case.scale(submitted)
         return np.asarray(joined - self.right)
 
     def list_pairs(
@@ -411,6 +391,7 @@ class OwnHypotheses:
             self.decays[name] = find_decay(self.program, evidence[0].forward, name)
         decay, read = self.decays[name], self.read_parameter
         yield from list_update_findings(name, evidence[0], backs[0], read, decay)
+        yield from list_partial_decays(name, evidence[0], backs[0], read)
         yield from list_common_findings(name, evidence, backs, self.factors, self.clippings[name])
 
     @cached_property
@@ -493,37 +474,20 @@ class OwnHypotheses:
     @cached_property
     def recorded(self) -> list[Recorded]:
         """The operations of the submission at the first case; empty where they are unknown."""
-        if self.record is None or len(self.program.operations) > RECORDED:
+        if self.record is None:
             return []
-        first = self.evidence[0].forward
-        params = {name: first[slot][0] for name, slot in self.program.leaves.items()}
-        found = attempt(self.record, params)
-        return [] if isinstance(found, Failure) else [*found]
+        return record_operations(self.program, self.evidence[0], self.record)
 
     def add_line(self, mistake: Mistake) -> Mistake:
         """Add where the submission probably computes the one gradient that a mistake is in."""
-        names: Sequence[str] = mistake.details.get("gradients") or ()
-        if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
-            return mistake
-        submitted = self.evidence[0].submitted.get(names[0])
-        others = [v for n, v in self.evidence[0].submitted.items() if n != names[0]]
-        if submitted is None or any(is_same(submitted, other) for other in others):
-            return mistake  # what computes these numbers may compute the other gradient
-        guess = guess_gradient_line(submitted, names[0], self.recorded)
-        if not guess:
-            return mistake
-        details = mistake.details | {"backward_guess": guess.details}
-        return mistake._replace(explanation=f"{mistake.explanation} {guess}", details=details)
+        return add_gradient_line(mistake, self.evidence[0].submitted, self.recorded)
 
     def find_line(self, made: OperationMistake) -> Line | Guess | None:
         """Find the expression of the submission that makes a mistake, or guess it."""
         if made.whole is not None or not self.recorded:
             return None
-        given = self.evidence[0].forward, self.changes(self.evidence[0], [made]), self.recorded
-        traces = trace_wrong_values(self.structure, *given)
-        line = find_line(self.program, *given)
-        if line is not None and is_suspect(line.place, self.recorded, traces):
-            return line
-        guess = guess_line(self.structure, *given, traces)
-        updates = made.name == "repeated-index"  # is made where an entry is written
-        return guess if guess is None or not updates or guess.writes_entries else None
+        changed = self.changes(self.evidence[0], [made])
+        # A repeated index is a mistake where an entry is written.
+        writes = made.name == "repeated-index"
+        values = self.evidence[0].forward
+        return find_mistaken_line(self.structure, values, changed, self.recorded, writes)

@@ -1,10 +1,13 @@
-"""Penalties in a loss: the multiple of a parameter that a term of it alone gives its gradient."""
+"""Penalties of a parameter: the multiple of it in its gradient, of the whole or at some entries."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.single_gradients import Finding, round_as_written
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.trace import Program
 
@@ -36,3 +39,59 @@ def find_decay(program: Program, values: Sequence[Any], name: str) -> float:
         apart = np.max(np.abs(slope - decay * leaf), initial=0.0)
         far = not apart <= NEAR * np.max(np.abs(slope), initial=0.0)
     return 0.0 if far or not np.isfinite(decay) else decay
+
+
+def list_partial_decays(
+    name: str, case: Evidence, back: Any, read: Callable[[str, Any], Array]
+) -> Iterator[Finding]:
+    """List weight decays at one index of an axis alone, or everywhere but there.
+
+    Such is the gradient of a penalty that a loss has without its intercept. `read` returns the
+    parameter of a name, given a backward pass.
+    """
+    true, w, wanted = back.gradient(name), read(name, back), case.wanted[name]
+    if true.shape != wanted.submitted.shape or w.shape != true.shape:
+        return
+    with np.errstate(all="ignore"):
+        added = wanted.submitted - true
+        where = np.abs(added) > SLACK * wanted.allowed
+    for axis, length in enumerate(w.shape):
+        others = tuple(each for each in range(w.ndim) if each != axis)
+        touched = where.any(axis=others)
+        for index, alone in ((touched.argmax(), True), (touched.argmin(), False)):
+            if length < 2 or touched.sum() != (1 if alone else length - 1):
+                continue
+            chosen = (np.arange(length) == index) == alone
+            shape = [length if each == axis else 1 for each in range(w.ndim)]
+            kept = np.where(chosen.reshape(shape), w, 0.0)
+            with np.errstate(all="ignore"):
+                decay = round_as_written(float(np.vdot(added, kept) / np.vdot(kept, kept)))
+            if decay and np.isfinite(decay):
+                yield describe_partial_decay(name, read, decay, axis, int(index), alone)
+
+
+def describe_partial_decay(
+    name: str,
+    read: Callable[[str, Any], Array],
+    decay: float,
+    axis: int,
+    index: int,
+    alone: bool,
+) -> Finding:
+    """Describe a weight decay at an index of an axis alone, or everywhere but there."""
+    at = (slice(None),) * axis + (index,)
+    place = f"`[{', '.join([':'] * axis + [str(index)])}]`"
+    said = f"{abs(decay):.6g} times the parameter is {'added' if decay > 0 else 'missing'} "
+    said += f"at {place} alone" if alone else f"everywhere but at {place}"
+    said += ", a weight decay that the loss " + ("lacks" if decay > 0 else "has")
+    said += " there" if alone else ""
+
+    def alter(back: Any) -> Array:
+        value = read(name, back)
+        part = np.zeros_like(value) if alone else value.copy()
+        part[at] = value[at] if alone else 0.0
+        found: Array = back.gradient(name) + decay * part
+        return found
+
+    details = {"decay": decay, "axis": axis, "index": index, "alone": alone}
+    return Finding("weight-decay", said, details, alter)

@@ -53,3 +53,54 @@ def test_a_parameter_that_is_returned_has_no_learning_rate(name: str, dtype: typ
     assert (found.name, found.details["rate"]) == ("update-returned", 0.0)
     assert "the parameter itself is returned, in the place of its gradient" in found.explanation
     assert "learning rate" not in found.explanation
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    ("name", "at", "said"),
+    [
+        ("W1", (0, ...), "`[0]` alone, a weight decay that the loss lacks there"),
+        ("W1", (..., 2), "`[:, 2]` alone, a weight decay that the loss lacks there"),
+        ("b2", (slice(1, None),), "everywhere but at `[0]`, a weight decay that the loss lacks"),
+        ("W2", (..., slice(None, -1)), "everywhere but at `[:, 4]`, a weight decay that the"),
+    ],
+)
+def test_a_decay_at_one_index_of_an_axis_is_named(
+    name: str, at: Any, said: str, dtype: type
+) -> None:
+    loss, right, _, params = own_models.MODELS["plain"]
+
+    def gradients(p: Any) -> Any:
+        part = np.zeros_like(p[name])
+        part[at] = p[name][at]
+        return right(p) | {name: right(p)[name] + 0.25 * part}
+
+    (found,) = diagnose_numbers(loss, params, gradients, dtype)
+    assert found.name == "weight-decay"
+    assert found.details["decay"] == pytest.approx(0.25, rel=2.0**-17)  # of numbers in float32
+    assert said in found.explanation
+    assert "0.25 times the parameter is added" in found.explanation
+
+
+def test_a_penalty_without_a_gradient_is_missing_where_the_loss_has_it() -> None:
+    loss, right, _, params = own_models.MODELS["plain"]
+
+    def penalised(p: Any, xp: Any) -> Any:
+        return loss(p, xp) + 0.5 * xp.sum(p["W2"][1:] ** 2)
+
+    (found,) = diagnose_numbers(penalised, params, right)
+    assert (found.name, found.details["decay"]) == ("weight-decay", -1.0)
+    said = "1 times the parameter is missing everywhere but at `[0]`, a weight decay that the loss"
+    assert said in found.explanation
+
+
+@pytest.mark.parametrize("at", [[0, 1], [1, 3]])
+def test_a_decay_at_two_of_five_indices_has_no_such_name(at: list[int]) -> None:
+    loss, right, _, params = own_models.MODELS["plain"]
+
+    def gradients(p: Any) -> Any:
+        part = np.zeros_like(p["b2"])
+        part[at] = p["b2"][at]
+        return right(p) | {"b2": right(p)["b2"] + 0.25 * part}
+
+    assert "weight-decay" not in {each.name for each in diagnose_numbers(loss, params, gradients)}
