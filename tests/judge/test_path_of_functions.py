@@ -1,165 +1,23 @@
 """Each step from a function to its report, for a loss whose gradient is its parameter."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier.judge import path
-from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement, judge
-from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
-from bptt_verifier.judge.submission import Call, Expected, Submission
+from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement
+from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL
-from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Mistake, Report
-from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.scatter import NEIGHBOURS
+from tests.support.squares import Squares, begin, case_at, fail, right, wrong_at_two
 from tests.support.stated_cases import state_case, state_compared, state_overflow
-
-UNKNOWN = Mistake("unknown", "It is wrong.", {})
-
-
-def case_at(value: float, label: str = "a case", allowed: float = 1e-9, dtype: Any = float) -> Case:
-    """The case of two equal parameters, whose loss is half the sum of their squares."""
-    w = np.full(2, value, dtype)
-    true = {"w": w, "loss": value * value}
-    limits = {"w": np.full(2, allowed), "loss": allowed}
-    return state_case(true, limits, {"w": w})._replace(label=label)
-
-
-class Squares(Subject):
-    """The sum of squares, at stated cases."""
-
-    def __init__(
-        self,
-        cases: Sequence[Case] = (case_at(1.0),),
-        contract: Sequence[Case] = (),
-        extreme: Sequence[Case] = (),
-        smaller: Callable[[Case, Sequence[float]], Iterable[Case]] = lambda case, factors: (),
-    ) -> None:
-        self.cases, self.contract, self.extreme, self.smaller = cases, contract, extreme, smaller
-        self.notes, self.doubts = ("a note", f"24 of 24 cases {COUNTED}"), dict[int, str]()
-
-    stated = "the model"
-    total = 7
-
-    def call(self, case: Case, copy: Copy = copies) -> Call:
-        given = copies(case.arguments)
-        return Call((given["w"],), {}, lambda: given)
-
-    def expect(self, case: Case) -> Expected:
-        return Expected(("w",), {}, {"w": (2,), "loss": ()}, np.float64)
-
-    def draw_contract_cases(self) -> Iterable[Case]:
-        return self.contract
-
-    def draw_cases(self) -> Iterable[Case]:
-        return self.cases
-
-    def draw_extreme_cases(self) -> Iterable[Case]:
-        return self.extreme
-
-    def contradict(self, number: int, case: Case) -> str | None:
-        return self.doubts.get(number)
-
-    def displace(self, case: Case, number: int, distance: float) -> Case:
-        return case
-
-    def scale_values(self, case: Case, factors: Sequence[float]) -> Iterable[Case]:
-        return self.smaller(case, factors)
-
-    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
-        return {"cases": len([*cases])}
-
-    def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
-        return ["unseen"]
-
-    def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
-        return [f"failing: {', '.join(each.case.label for each in compared if each.fails)}"]
-
-    def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        return failing
-
-    def describe_sizes(self, found: Compared) -> str:
-        return found.case.label
-
-    def reproduce(self, found: Compared) -> str:
-        return ""
-
-    def diagnose(self, *given: Any) -> tuple[Mistake, ...]:
-        return (UNKNOWN,)
-
-
-def begin(gradients: Callable[..., Any], *given: Any, **more: Any) -> SubjectJudgement:
-    """The judgement of a function, before its first step."""
-    return SubjectJudgement(
-        Submission(gradients), Squares(*given, **more), "", lambda done, total: None
-    )
-
-
-def right(w: Any) -> Any:
-    return {"w": w}
-
-
-def wrong_at_two(w: Any) -> Any:
-    return {"w": w * (1.5 if w[0] == 2 else 1)}
-
-
-def infinite_from_two_on(w: Any) -> Any:
-    return {"w": np.where(w < 2, w, np.inf)}
-
-
-def fail(w: Any) -> Any:
-    raise ValueError("no")
-
-
-# The whole path.
-
-
-def test_what_agrees_is_reported_with_all_notes_in_order() -> None:
-    cases, extreme = [case_at(1.0), case_at(3.0)], [case_at(5.0)]
-    report = judge(
-        lambda w: right(w) | {"other": 1.0}, Squares(cases, [case_at(2.0)], extreme), "a name"
-    )
-    assert report.verdict is Verdict.AGREES
-    assert (report.subject, report.cases, report.largest_sizes) == ("a name", 3, {"cases": 3})
-    assert report.notes == (
-        "a note",
-        f"24 of 24 cases {COUNTED}",
-        "unseen",
-        "Not checked: other. Results of this model that can be compared have the names w, loss.",
-    )
-
-
-def test_what_disagrees_is_reported_with_the_cases_where_it_does() -> None:
-    cases = [case_at(1.0, "first"), case_at(2.0, "second")]
-    report = judge(wrong_at_two, Squares(cases, extreme=[case_at(3.0)]), "")
-    assert report.verdict is Verdict.DISAGREES
-    assert report.mistakes == (UNKNOWN,)
-    assert report.cases == 2  # extreme cases are not asked then
-    assert report.notes[:2] == ("failing: second", "a note")
-    assert "unseen" not in report.notes
-
-
-def test_what_is_undecided_is_reported_without_what_was_unseen() -> None:
-    report = judge(right, Squares([case_at(1.0, allowed=1e5)]), "")
-    assert report.verdict is Verdict.INCONCLUSIVE
-    assert report.notes[:2] == ("a note", f"24 of 24 cases {COUNTED}")
-    assert not any(note.startswith(("failing", "unseen")) for note in report.notes)
-
-
-def test_cases_are_counted_once_where_a_coarser_format_hides_mistakes() -> None:
-    cases = [case_at(1.0), case_at(1.0, allowed=0.5)]
-    report = judge(lambda w: {"w": w.astype(np.float32)}, Squares(cases), "")
-    assert report.verdict is Verdict.AGREES
-    counted = [note for note in report.notes if note.endswith(COUNTED)]
-    assert counted == [f"In float32, 1 of 2 cases {COUNTED}"]
-    assert "a note" in report.notes
 
 
 class Steps(Judgement):
@@ -458,26 +316,6 @@ def test_a_doubtful_case_is_left_out_only_if_the_format_is_known_to_be_half_prec
         assert said == ["doubtful", "left out"]
     else:
         assert report.notes[-1] == "With doubtful."
-
-
-@pytest.mark.parametrize(("number", "refused"), [(1, False), (2, True)])
-def test_more_cases_that_are_left_out_than_compared_are_refused(number: int, refused: bool) -> None:
-    judgement = begin(right)
-    judgement.compare_cases()
-    overflows = [state_overflow(np.float16, label) for label in ("first", "second")]
-    judgement.overflows = overflows[:number]
-    report = judgement.conclude()
-    assert report.verdict is (Verdict.DISAGREES if refused else Verdict.AGREES)
-    if refused:
-        assert [each.explanation for each in report.mistakes] == ["first"]
-
-
-def test_results_that_depend_on_earlier_calls_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
-    judgement = begin(right)
-    judgement.compare_cases()
-    monkeypatch.setattr(path, "find_dependence", lambda *given: (UNKNOWN, ()))
-    report = judgement.conclude()
-    assert (report.verdict, report.mistakes) == (Verdict.DISAGREES, (UNKNOWN,))
 
 
 # Probes of single steps.
