@@ -5,6 +5,7 @@ It may be a derivation of the project's model, `gradients(params, x, y)`; an own
 """
 
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -127,14 +128,33 @@ def read_file(
     `chosen` the names of an own model's parameters.
     Raises ValueError, with one sentence and a remedy, where the file cannot be judged.
     """
-    found = read_any(file, name, own, options, chosen, announce)
-    if file.suffix == ".ipynb":
-        return found._replace(said=found.said + read_notebook(file).note)
-    return found
+    note = read_notebook(file).note if file.suffix == ".ipynb" else ""
+    defined = find_definitions(file, read_cells(file))
+    found = read_any(file, defined, name, own, options, chosen, stay_in_folder(announce))
+    return found._replace(said=found.said + note)
+
+
+def stay_in_folder(announce: Announce) -> Announce:
+    """Run a file in the folder that is the present one now; a run may have changed it."""
+    folder = Path.cwd()
+
+    def announce_there(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+        announced = announce(function, what)
+        if function is not load:
+            return announced
+
+        def run(*given: Any, **named: Any) -> Any:
+            os.chdir(folder)
+            return announced(*given, **named)
+
+        return run
+
+    return announce_there
 
 
 def read_any(
     file: Path,
+    defined: Definitions,
     name: str | None,
     own: bool | None,
     options: Mapping[str, Any],
@@ -142,7 +162,7 @@ def read_any(
     announce: Announce,
 ) -> FileSubmission:
     """Run a Python file or a notebook, and find the submission in it; see `read_file`."""
-    defined, asked = find_definitions(file, read_cells(file)), name
+    asked = name
     try:
         kind, name = choose_kind(file, defined, name, own or bool(name and chosen) or None)
     except ValueError:
@@ -155,7 +175,7 @@ def read_any(
         recorder = Recorder(frozenset({name}), frozenset({name}))
         run = announce(load, f"running {file.name}")
         run(file, recorder)
-        if not recorder.calls and is_guarded(file):
+        if not recorder.calls and defined.guarded:
             attempt(run, file, recorder, name="__main__")
         call, both = recorder.calls.get(name), name in list_candidates(defined)
         if call is not None and (takes_data(call) or (both and takes_other_inputs(call))):
@@ -169,10 +189,11 @@ def read_any(
         if asked is None and hasattr(module, name) and not callable(getattr(module, name)):
             others = defined._replace(names=defined.names - {name})  # a result has this name
             _, name = choose_kind(file, others, None, None)
-            return read_any(file, name, own, options, chosen, announce)
+            return read_any(file, defined, name, own, options, chosen, announce)
         gradients = find_function(module, name, file)
         if name not in defined.functions and count_positional(gradients) < 3 and not options:
-            return read_any(file, name, True, options, chosen, announce)  # made by another function
+            # It is made by another function.
+            return read_any(file, defined, name, True, options, chosen, announce)
         check_signature(gradients, name, file, options)
         model = str(options.get("model", "rnn"))
         said = (
@@ -434,7 +455,7 @@ def read_call(
         recorder = Recorder(names, last, kind, skipped)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
-    if not is_guarded(file) or recorder.calls:
+    if not defined.guarded or recorder.calls:
         return recorder, read(space, name, recorder, chosen)
     try:
         return recorder, read(space, name, recorder, chosen)
@@ -443,8 +464,3 @@ def read_call(
         if not recorder.calls:
             raise
         return recorder, read(space, name, recorder, chosen)
-
-
-def is_guarded(file: Path) -> bool:
-    """True if a file has code that runs only where it is the main program."""
-    return any("__main__" in cell.source for cell in read_cells(file))

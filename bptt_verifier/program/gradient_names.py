@@ -151,15 +151,22 @@ def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys
             assigned[node.targets[0].id] = node.value
     found = []
     for node in walk_own_body(tree.body[0]):
-        if not isinstance(node, ast.Return):
-            continue
-        value = node.value
-        value = assigned.get(value.id) if isinstance(value, ast.Name) else value
-        if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == number:
-            found.append(dict(name_items(value, assigned, ())))
-        elif number == 0 and node.value is not None:
-            found.append({(): name_expression(node.value)})
+        for value in list_values(node.value if isinstance(node, ast.Return) else None):
+            items = assigned.get(value.id) if isinstance(value, ast.Name) else value
+            if isinstance(items, ast.Tuple | ast.List) and len(items.elts) == number:
+                found.append(dict(name_items(items, assigned, ())))
+            elif number == 0:
+                found.append({(): name_expression(value)})
     return found[0] if found and all(each == found[0] for each in found) else {}
+
+
+def list_values(value: ast.expr | None) -> Iterator[ast.expr]:
+    """Yield what a `return` may return: both values of `a if c else b`."""
+    if isinstance(value, ast.IfExp):
+        yield from list_values(value.body)
+        yield from list_values(value.orelse)
+    elif value is not None:
+        yield value
 
 
 def walk_own_body(function: ast.AST) -> Iterator[ast.AST]:

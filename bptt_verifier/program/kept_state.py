@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.kept_defaults import list_defaults
 from bptt_verifier.program.own_globals import find_globals
 
 MOST = 1000  # entries of a container; a larger one is data, such as a vocabulary
@@ -40,8 +41,9 @@ def put_back_globals(loss: Callable[..., Any]) -> Callable[..., Any]:
 def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
     """Put back, in the end, what is assigned to globals inside, or to what is in them.
 
-    That is what dicts, lists, sets, deques, objects of the file's own classes, these classes and
-    the variables around its inner functions hold. Arrays that are globals themselves are data.
+    That is what dicts, lists, sets, deques, objects of the file's own classes, these classes, the
+    variables around its inner functions, the defaults of its functions and their attributes hold.
+    Arrays that are globals themselves are data.
     """
     space = find_globals(function)
     restores = list[Restore]()
@@ -83,7 +85,8 @@ def list_inside(value: Any, space: Any, restores: list[Restore]) -> list[Any]:
         restores.append(lambda: rewrite(value, numbers))
         return []
     if isinstance(value, FunctionType) and value.__globals__ is space:
-        return [remember_cell(cell, restores) for cell in value.__closure__ or ()]
+        cells = [remember_cell(cell, restores) for cell in value.__closure__ or ()]
+        return [*cells, *list_defaults(value), vars(value)]
     own = space.get("__name__")
     if isinstance(value, type) and value.__module__ == own:
         return remember_attributes(value, restores)

@@ -107,6 +107,9 @@ class StandInFunction:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stands_for, name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StandInFunction":
+        return self  # as a function: it may be an argument, such as `act=np.tanh`
+
 
 def unwrap_dtype(x: Any) -> Any:
     """Replace a type that stands in for another."""

@@ -33,6 +33,7 @@ from bptt_verifier.program.attempt import (
     printable,
 )
 from bptt_verifier.program.call_events import watch_calls
+from bptt_verifier.program.kept_defaults import list_kept_defaults
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.star_imports import (
     is_unknown,
@@ -56,7 +57,8 @@ class Definitions(NamedTuple):
     define more. `relative` is true if the file imports from its own package by dots. `calls` are
     the names of the functions that it calls anywhere, and `reads` all names that it uses. `made`
     has the variables that hold what a function of the file returns, by its name. `starred` are the
-    functions and classes that star imports bring from files beside it, the `sources`.
+    functions and classes that star imports bring from files beside it, the `sources`. `guarded` is
+    true if it has code that runs only where it is the main program.
     """
 
     functions: dict[str, ast.FunctionDef]
@@ -70,6 +72,7 @@ class Definitions(NamedTuple):
     made: Mapping[str, str] = MappingProxyType({})
     starred: frozenset[str] = frozenset()
     sources: tuple[str, ...] = ()
+    guarded: bool = False
 
     def defines(self, *names: str) -> bool:
         """True if all these names are, or may be, defined."""
@@ -180,7 +183,9 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
     complete = not any(is_unknown(each, beside, folder) for each in list_star_imports(tree))
     found = Definitions(functions, classes, frozenset(names), objects, complete, relative)
     found = found._replace(calls=frozenset(calls), reads=frozenset(reads), made=made)
-    return found._replace(starred=frozenset(starred), sources=tuple(map(str, beside)))
+    guarded = any("__main__" in cell.source for cell in cells)
+    sources = tuple(map(str, beside))
+    return found._replace(starred=frozenset(starred), sources=sources, guarded=guarded)
 
 
 def pair_targets(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
@@ -258,6 +263,8 @@ class Recorder:
             owner = arguments.pop(found.args[0], None) if found.args else None
             if self.of not in [kind.__name__ for kind in type(owner).__mro__]:
                 return
+        left_out = {id(value) for value in list_kept_defaults(frame.f_code, frame.f_globals)}
+        arguments = {name: value for name, value in arguments.items() if id(value) not in left_out}
         copied = attempt(copy_deeply, (owner, arguments), {})
         kept, given = (owner, arguments) if isinstance(copied, Failure) else copied
         known, before = self.first.get(called, (None, None))
@@ -372,7 +379,7 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     module = importlib.util.module_from_spec(spec)
     notebook = file.suffix == ".ipynb"
     name = name or ("__main__" if notebook else own)
-    before, arguments = sys.path[:], sys.argv
+    before, arguments, folder = sys.path[:], sys.argv, Path.cwd()
     sys.path[:] = [*order_path(file), *root]
     sys.modules[spec.name], sys.argv = module, [str(file)]  # dataclasses look the module up
     module.__dict__["__name__"] = name
@@ -395,6 +402,7 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
         recorder.is_eager = True
         import jax  # noqa: PLC0415 - the process that only reads files needs none
 
+        os.chdir(folder)  # which the file may have left
         with jax.disable_jit():
             return load(file, recorder, name=name)
     return module

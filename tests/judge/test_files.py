@@ -350,6 +350,24 @@ def test_a_derivation_is_run_as_the_main_program_if_it_is_guarded_and_not_called
     assert told == ["running model.py"] * runs
 
 
+@pytest.mark.parametrize(
+    "calls", ["print(f)\n", f"if __name__ == '__main__':\n    f({FIRST}, 1, 2)\n"]
+)
+def test_every_run_begins_in_the_folder_of_the_user_whatever_the_file_changes_it_to(
+    calls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    told = list[str]()
+    here = "import os\nassert os.path.isdir('inner')\nos.chdir('inner')\n"
+    Path("model.py").write_text(
+        f"{here}{WEIGHTS}def f(params, x, y):\n    return params\n{calls}", encoding="utf-8"
+    )
+    found = read_file(Path("model.py"), "f", None, {}, (), note_calls(told))
+    assert "derivation" in found.said
+    assert len(told) > 1
+
+
 MADE = "def make():\n    return lambda {}: a\nf = make()\n"
 
 

@@ -26,13 +26,13 @@ from bptt_verifier.judge.files import (
     choose_kind,
     count_positional,
     find_zero_gradients,
-    is_guarded,
     is_number_alone,
     read_code,
     read_file,
     takes_data,
     takes_other_inputs,
 )
+from bptt_verifier.program.notebooks import Cell
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
 from bptt_verifier.report import Mistake, Report
 from tests.support.own_files import note_calls
@@ -474,11 +474,10 @@ def test_a_file_whose_call_cannot_be_read_is_run_no_more_than_it_may_help(
     assert told.count("a call of f") == reads
 
 
-def test_a_notebook_is_guarded_if_one_of_its_cells_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, guarded = SimpleNamespace(source="x = 1\n"), SimpleNamespace(source=f"{GUARD}x = 1\n")
+def test_a_notebook_is_guarded_if_one_of_its_cells_is() -> None:
+    plain, guarded = Cell("one", "x = 1\n"), Cell("two", f"{GUARD}x = 1\n")
     for cells, expected in [([plain, guarded, plain], True), ([plain, plain], False)]:
-        monkeypatch.setattr(files, "read_cells", lambda file, cells=cells: cells)
-        assert is_guarded(FILE) is expected
+        assert find_definitions(FILE, cells).guarded is expected
 
 
 @pytest.mark.parametrize("returned", ["total, grads", "value, gradients", "(total, aux), grads"])

@@ -41,6 +41,7 @@ def make_space() -> dict[str, Any]:
     }  # fmt: skip
     update = make_update()
     space["update"] = FunctionType(update.__code__, space, "update", (), update.__closure__)
+    exec("def keep(x, seen=[], *, by={}):\n    seen.append(x)\n    by[x], keep.last = x, x", space)
     return space
 
 
@@ -57,6 +58,7 @@ pair[0].append(1)
 optimiser.moments["W"], optimiser.steps = 1j, 5
 update("W", 1j)
 count = 3
+keep(1j)
 created = 1
 del moments["W"]
 moments["W"] = 2j
@@ -76,11 +78,13 @@ def describe(space: dict[str, Any]) -> str:
     """All that the globals hold, in order, and what objects they are."""
     state = {name: value for name, value in space.items() if name != "__builtins__"}
     cells = [cell.cell_contents for cell in space["update"].__closure__]
-    optimiser = vars(space["optimiser"]), cells
+    keep = space["keep"]
+    kept = keep.__defaults__, keep.__kwdefaults__, vars(keep)
+    optimiser = vars(space["optimiser"]), cells, kept
     return repr([(name, id(value), value) for name, value in state.items()]) + repr(optimiser)
 
 
-@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:13], CHANGES])
+@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:14], CHANGES])
 def test_what_a_call_changes_is_as_before(line: str) -> None:
     space = make_space()
     function = define(space, line)

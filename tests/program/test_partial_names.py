@@ -1,11 +1,12 @@
 """A name with a part of that of its array is read where one shape alone fits, and it is said."""
 
+import linecache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bptt_verifier.program.gradient_names import find_gradients
+from bptt_verifier.program.gradient_names import find_gradients, name_returned_values
 from bptt_verifier.program.partial_names import is_end
 from tests.support.readings import read, require_comparison
 
@@ -299,3 +300,26 @@ def test_a_variable_d_is_no_gradient_of_v_where_a_container_has_one() -> None:
     assert find_gradients({"v": ("v",)}, sources) == {"v": ("locals", "grads", "v")}
     of_object = {("W", "d"): ("locals", "W", "d"), ("grads", "W", "v"): ("locals", "grads")}
     assert find_gradients({"v": ("W", "v")}, of_object) == {"v": ("locals", "W", "d")}
+
+
+@pytest.mark.parametrize(
+    ("body", "number", "names"),
+    [
+        ("return (L, (dW, db), h) if keep else (L, (dW, db))", 3, ["L", "dW", "db", "h"]),
+        ("return (L, (dW, db), h) if keep else (L, (dW, db))", 2, ["L", "dW", "db"]),
+        ("return (L, dW) if a else (L, dW) if b else (L, dW)", 2, ["L", "dW"]),
+        ("return (L, dW) if a else (L, db)", 2, []),  # either may be returned
+        ("return dW if a else dW.copy()", 0, ["dW"]),
+        ("return dW if a else db", 0, []),
+        ("out = L, dW\n    return out if a else (L, dW)", 2, ["L", "dW"]),
+        ("return", 0, []),
+    ],
+)
+def test_both_values_of_a_conditional_return_are_named(
+    body: str, number: int, names: list[str]
+) -> None:
+    source = f"def f(L, dW, db, h, keep, a, b):\n    {body}\n"
+    linecache.cache["<conditional>"] = len(source), None, source.splitlines(True), "<conditional>"
+    space: dict[str, Any] = {}
+    exec(compile(source, "<conditional>", "exec"), space)
+    assert [*name_returned_values(space["f"], number).values()] == names
