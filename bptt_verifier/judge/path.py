@@ -45,7 +45,7 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
-from bptt_verifier.judge.repetition import find_dependence
+from bptt_verifier.judge.repetition import find_dependence, find_stale
 from bptt_verifier.judge.rounded_gradients import find_rounded
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission
@@ -446,6 +446,8 @@ class SubjectJudgement(Judgement):
         on_object = later and partial(self.compare_with, Submission(later))
         asked = self.compare_at, on_object
         changed, remarks = find_dependence(self.submission, settled, *asked)
+        if changed is None and kept is None and not any(each.fails for each in settled):
+            changed = find_stale(self.subject, settled[:count], self.compare_at)
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         given = self.subject.format_given

@@ -2,7 +2,8 @@
 
 A submission may be wrong from its second call on, at some calls, after an exception, for arguments
 in another memory layout, where an output buffer keeps what the memory held before, or where the
-parameters have changed in place, as in training, and what it has kept is of the values before.
+parameters have changed in place or by little, as in training, and what it has kept is of the values
+before.
 """
 
 import time
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.judge.subject import Compared, Copy
+from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission, name_result
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
@@ -40,6 +41,9 @@ BLOCKS = 8  # freed blocks of each size
 # where the arguments are not quite the same.
 BEYOND_ROUNDING = 8.0
 SMALL_CHANGE = 2.0**-10  # part of the largest entry
+NEARBY = 2.0**-20  # relative distance of values that are close, as to `np.allclose`
+NEAR_CASES = 4  # cases whose neighbours are asked after them; two have to tell
+MOVED = 2.0**10  # allowed errors, by which a gradient moves that tells
 
 Ask = Callable[[Case, Copy], Compared | Breach]
 
@@ -177,6 +181,47 @@ def find_dependence(
         if change is not None and not comes_of_values(found, again, repetition, asking):
             return change, ()
     return None, tuple(notes)
+
+
+def find_stale(subject: Subject, compared: Sequence[Compared], ask: Ask) -> Mistake | None:
+    """Find gradients that stay what they were at a call with close values; None where some follow.
+
+    Each case is asked before its neighbour, since a cache may hold one result alone. Entries tell
+    whose true values move by far more than they may err, and all cases that can tell have to agree.
+    """
+    found = list[Mistake]()
+    for first in compared[:: max(1, len(compared) // NEAR_CASES)][:NEAR_CASES]:
+        ask(first.case, copies)
+        again = ask(subject.displace(first.case, 0, NEARBY), copies)
+        if isinstance(again, Breach):
+            return None
+        stale = [find_unmoved(first, again, name) for name in first.gradients]
+        telling = [each for each in stale if each is not None]
+        if telling and not any(isinstance(each, Mistake) for each in telling):
+            return None
+        found += [each for each in telling if isinstance(each, Mistake)][:1]
+    return found[0] if len(found) > 1 else None
+
+
+def find_unmoved(first: Compared, again: Compared, name: str) -> Mistake | bool | None:
+    """Find an entry that does not follow the true one; False if all do, None where none tells."""
+    with np.errstate(all="ignore"):
+        move = again.values[name] - first.values[name]
+        error = again.submitted[name] - again.values[name]
+        known = first.allowed[name] + np.abs(first.submitted[name] - first.values[name])
+        telling = np.abs(move) > MOVED * known
+        stale = telling & (np.abs(error) > np.abs(move) / 2)
+    if not stale.any():
+        return False if telling.any() else None
+    entry = tuple(map(int, np.unravel_index(np.argmax(np.abs(move) * stale), move.shape)))
+    made = again.submitted[name][entry] - first.submitted[name][entry]
+    where = f"entry {list(entry)}" if entry else "it"
+    said = (
+        f"your function changes {name_result(name)} too little at values close to those of the "
+        f"call before: {where} moves by {made:.3g}, where {move[entry]:.3g} belongs. What it keeps "
+        f"of a call may be used for other values than those. With {first.case.label}."
+    )
+    return Mistake("depends-on-calls", said, {"gradients": [name], "entry": list(entry)})
 
 
 def comes_of_values(

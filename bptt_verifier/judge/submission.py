@@ -273,11 +273,14 @@ def read_in_order(
     whole = [attempt(np.shape, each) for each in result]
     if whole == shapes:  # the first parameter may be a number, as the loss is
         loss, listed = {}, result
-    given = [np.shape(each) for each in listed] if len(listed) == len(shapes) else []
+    pairs = zip(listed, shapes, strict=True) if len(listed) == len(shapes) else ()
+    given = [shape if each is None else np.shape(each) for each, shape in pairs]
     names = ", ".join(expected.names)
     if given == shapes:
         readings[f"The list that you return is read in the order of params: {names}."] = None
-        return loss | dict(zip(expected.names, listed, strict=True))
+        return name_results(
+            loss | dict(zip(expected.names, listed, strict=True)), expected, readings
+        )
     if sorted(given) == sorted(shapes):
         said = f"your function returned a list of shapes {', '.join(map(str, given))}: expected "
         said += f"the gradients by name, or in the order {names}."
@@ -391,6 +394,7 @@ def name_results(
                 "has it in every case."
             ] = None
         return found | {name: np.zeros(expected.shapes[name]) for name in unused}
+    missing = [n for n in missing if n not in {*unused, *expected.numbers}] or missing
     if missing:
         said = (
             f"your function returned no gradient named {', '.join(missing)}: expected "

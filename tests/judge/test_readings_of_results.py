@@ -61,6 +61,26 @@ def test_gradients_are_read_by_their_names_or_in_order(case: str) -> None:
     assert judge(write, 1.3).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_list_in_order_has_none_for_a_gradient_that_is_zero(beside: bool) -> None:
+    given = {"U": params["U"], "unused": np.ones((2, 3)), "b": params["b"], "w": params["w"]}
+
+    def write(p: Any, U: Any, b: Any, w: Any, zero: Any = None) -> Any:
+        return (loss(p), [U, zero, b, w]) if beside else [U, zero, b, w]
+
+    report = judge(write, given=given)
+    assert report, str(report)
+    assert any("no gradient of unused" in note for note in report.notes)
+    assert judge(write, 1.3, given).verdict is Verdict.DISAGREES
+    assert judge(lambda p, U, b, w: write(p, U, b, w, np.zeros((2, 3))), given=given)
+    lacking = judge(lambda p, U, b, w: [U, None, b, None], given=given)
+    assert [mistake.name for mistake in lacking.mistakes] == ["wrong-shape"]
+    assert "no gradient named w:" in lacking.mistakes[0].explanation
+    other = judge(lambda p, U, b, w: [b, None, U, w], given=given)
+    assert not other
+    assert other.cases == 0
+
+
 @pytest.mark.table(2)
 @pytest.mark.parametrize("case", ["beside the loss", "tuple and loss"])
 def test_a_loss_beside_gradients_under_other_names_is_compared(case: str) -> None:
@@ -154,7 +174,7 @@ def test_a_gradient_that_is_zero_may_be_left_out(more: Any) -> None:
     assert "You return no gradient of idle: it is taken for zero" in " ".join(report.notes)
     wrong = judge(lambda p, U, b, w: {"U": U, "b": b} | more, given=given)
     assert [mistake.name for mistake in wrong.mistakes] == ["wrong-shape"]
-    assert "no gradient named w" in wrong.mistakes[0].explanation
+    assert "no gradient named w:" in wrong.mistakes[0].explanation
     idle = judge(lambda p, U, b, w: {"U": U, "b": b, "w": w, "idle": w}, given=given)
     assert idle.verdict is Verdict.DISAGREES
 
