@@ -25,7 +25,7 @@ from bptt_verifier.tolerance.comparison import compare
 CASES = 6  # cases that are repeated in every way, one of eight at most
 MOST_ZEROS = 12  # cases with zeros in other gradients that are repeated in poisoned memory
 FEW = 2  # such cases where something is wrong anyway
-BEFORE = 0.75  # times its values, in which a parameter is before it changes in place
+BEFORE, AWAY = 0.75, 0.0625  # times its values, and for zeros, before it changes in place
 ALONE = 16  # parameters that change alone
 FAILING = 3  # failing cases that are asked once more
 CALLS = 64  # calls before the parameters change, unless they take long
@@ -119,6 +119,8 @@ def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
 class HeldArrays:
     """Arrays that hold the arguments at every call, some of them at other values for a while.
 
+    Those are all others, also for zeros, as biases are in the beginning.
+
     The values are some ulps away from those of every other call, so that nothing is kept for equal
     ones. Arguments in another format, as where a submission takes one alone, have arrays of their
     own.
@@ -128,12 +130,13 @@ class HeldArrays:
         self.arrays, self.ulps = copies(arrays), ulps
 
     def write(self, changed: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Write the values into the arrays that are held, those of some times `BEFORE`."""
+        """Write the values into the arrays that are held, other ones for those changed."""
         for name, value in arrays.items():
             if self.arrays[name].dtype != value.dtype:
                 self.arrays[name] = np.empty_like(value)
-            factor = BEFORE if name in changed else 1.0
-            self.arrays[name][...] = move_largest(value, self.ulps) * value.dtype.type(factor)
+            moved = move_largest(value, self.ulps)
+            before = np.where(moved == 0, AWAY, BEFORE * moved) if name in changed else moved
+            self.arrays[name][...] = before
         return {**self.arrays}
 
 

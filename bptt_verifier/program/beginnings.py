@@ -24,11 +24,14 @@ UNNAMED = frozenset(["cls", "__class__"])  # ways to make an object of a class w
 LOOPS = ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp
 
 
-def may_begin_anew(calls: Calls, kept: Collection[str]) -> bool:
+def may_begin_anew(
+    calls: Calls, kept: Collection[str], gradients: Collection[str] = frozenset()
+) -> bool:
     """True if the file may begin anew between two calls, of which these attributes are kept.
 
     It may mention them elsewhere, set other attributes that the calls use, make several objects, or
-    make calls with other data or globals. Steps that set parameters are expected.
+    make calls with other data or globals. Steps that set parameters are expected, and so is that
+    they read the attributes which hold the `gradients`.
     """
     inner = [inspect.unwrap(getattr(f, "__func__", f)) for f in (calls.function, calls.backward)]
     tree = parse_file(inner[0])
@@ -47,7 +50,7 @@ def may_begin_anew(calls: Calls, kept: Collection[str]) -> bool:
     changed = {name for node in others for name in list_set(node)}
     changing = find_changing(tree)
     return bool(
-        mentions(others, {*kept} - params)
+        mentions(others, {*kept} - params - {*gradients})
         or changed & ((used - params) | {ANY})
         or makes_several(tree, others, kind)
         or changing & {*list_globals(reached)}

@@ -12,6 +12,7 @@ from bptt_verifier.program.beginnings import may_begin_anew
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.own_calls import Calls, copy_all
 from bptt_verifier.program.own_results import follow
+from bptt_verifier.program.shared_memory import is_array
 from bptt_verifier.program.torch_tensors import is_tensor, to_array
 
 EARLIER = 0.75  # times their values, at which the parameters are at the first call
@@ -40,13 +41,16 @@ def call_again(
     if isinstance(first, Failure):  # other parameters may be no valid ones
         return None
     kept = list_kept(before, copy_values(first["self"]))
-    if not kept or may_begin_anew(calls, kept):
+    results = {str(path[1]) for path in gradients if path[0] == "self"}
+    if not kept or may_begin_anew(calls, kept, results):
         return None
     paths = [loss, *gradients]
 
     def go_on(now: Mapping[str, Any]) -> dict[str, Any]:
         """Call the code once more, with other parameters in the places of those before."""
-        same = copy_all({name: first[name] for name in calls.roots}, {})
+        held = {path: follow(first, path) for path in places}
+        memo = {id(held[path]): now[name] for path, name in places.items() if is_array(held[path])}
+        same = copy_all({name: first[name] for name in calls.roots}, memo)  # and views of these
         set_places(same, places, now)
         return calls.run_on(calls.run, same)
 

@@ -16,6 +16,7 @@ from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
 from bptt_verifier.program.own_results import PARAMS, hold_same, is_float_array
 from bptt_verifier.program.own_updates import record_locals
+from bptt_verifier.program.shared_memory import find_numbers, find_shared, is_array, is_inside
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 from bptt_verifier.program.torch_tensors import (
     clear_gradients,
@@ -194,7 +195,8 @@ def prefer_returned(
 ) -> dict[str, ArrayPlace]:
     """Prefer, of the places of one array, the one by whose name a gradient is returned.
 
-    A layer's `dW` may be a part of it alone, without that of a penalty.
+    A layer's `dW` may be a part of it alone, without that of a penalty. So it is of arrays that
+    share memory: a view without a gradient changes with its array, and so does a part of it.
     """
     chosen = dict[str, ArrayPlace]()
     for name, place in places.items():
@@ -204,7 +206,25 @@ def prefer_returned(
         returned = [n for n, path in found.items() if path[0] == "result"]
         own = name in returned or not returned
         chosen |= {name: place} if own else {returned[0]: others[returned[0]]}
-    return chosen
+    return leave_views_out(chosen, sources)
+
+
+def leave_views_out(
+    places: dict[str, ArrayPlace], sources: Mapping[Keys, Keys]
+) -> dict[str, ArrayPlace]:
+    """Leave out the arrays whose entries are those of others, of which a gradient is returned."""
+    left_out = set[str]()
+    for shared in find_shared([place.array for place in places.values() if is_array(place.array)]):
+        members = {n: each for n, each in places.items() if id(each.array) in shared.members}
+        found = find_gradients({n: each.keys for n, each in members.items()}, sources)
+        for name, place in members.items():
+            others = [members[n].array for n in found if n != name]
+            if name in found:
+                others = [each for each in others if is_inside(place.array, each)]
+            own = find_numbers(place.array)
+            if any(np.may_share_memory(own, find_numbers(each)) for each in others):
+                left_out.add(name)
+    return {name: place for name, place in places.items() if name not in left_out}
 
 
 def describe_numbers(calls: Calls, is_meant: Callable[[str], bool], before: str = "") -> str:

@@ -84,6 +84,8 @@ def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
                 waiting += [f.__code__ for f in vars(value).values() if isinstance(f, FunctionType)]
             elif holds_float_array(value, name):
                 found[name] = value
+    owners = [v.base for v in found.values() if isinstance(v, np.ndarray) and v.base is not None]
+    found |= {n: v for n, v in space.items() if is_float_array(v) and any(v is o for o in owners)}
     return {name: found[name] for name in space if name in found}
 
 

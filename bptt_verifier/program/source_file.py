@@ -35,6 +35,7 @@ from bptt_verifier.program.attempt import (
 from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.kept_defaults import list_kept_defaults
 from bptt_verifier.program.notebooks import Cell, read_notebook
+from bptt_verifier.program.shared_memory import copy_shared
 from bptt_verifier.program.star_imports import (
     is_unknown,
     list_star_imports,
@@ -343,8 +344,9 @@ def find_wrapped_code(function: Any) -> Any:
 def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
     """Copy a structure and the objects in it; modules, which Python cannot copy, are shared.
 
-    `memo` has what replaces some of its parts, by identity.
+    `memo` has what replaces some of its parts, by identity. Arrays that share memory do so again.
     """
+    memo |= copy_shared(value, memo)
     table: dict[Any, Any] = copyreg.dispatch_table
     kinds: list[type[Any]] = [ModuleType, *ModuleType.__subclasses__()]
     before = {kind: table[kind] for kind in kinds if kind in table}

@@ -123,6 +123,31 @@ def test_what_is_kept_for_all_values_of_some_arguments_is_stale(names: str) -> N
     assert (report.verdict.value == "agrees") is right, str(report)
 
 
+X, Y = np.linspace(-1.0, 1.0, 6).reshape(3, 2), np.array([0.3, -0.2, 0.9])
+BIASED = {"W": np.array([[0.4, -0.7], [0.2, 0.5]]), "b": np.zeros(2), "v": np.array([0.8, -0.3])}
+
+
+def biased_loss(p: Any, xp: Any) -> Any:
+    return xp.sum((xp.tanh(X @ p["W"] + p["b"]) @ p["v"] - Y) ** 2)
+
+
+@pytest.mark.parametrize(("names", "stale"), [("W", True), ("Wv", True), ("Wb", False)])
+def test_states_that_are_kept_whatever_a_bias_is_are_stale_though_it_begins_at_zero(
+    names: str, stale: bool
+) -> None:
+    kept: dict[Any, Any] = {}
+
+    def gradients(p: Any) -> Any:
+        key = tuple(p[name].tobytes() for name in names)
+        h = kept.setdefault(key, np.tanh(X @ p["W"] + p["b"]))
+        e = 2 * (h @ p["v"] - Y)
+        da = np.outer(e, p["v"]) * (1 - h * h)
+        return {"W": X.T @ da, "b": da.sum(0), "v": h.T @ e}
+
+    report = verify_own_model(gradients, biased_loss, BIASED, cases=4)
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"] * stale, str(report)
+
+
 class Close(Same):
     """A key that is equal to another of close values."""
 

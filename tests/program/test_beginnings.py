@@ -170,6 +170,40 @@ def test_whatever_is_called_as_the_gradients_are_begins_nothing_anew(
     assert may_begin_anew(calls, {"seen"}) is begins
 
 
+STEPS = """
+class Net:
+    def __init__(self): self.W, self.kept = 1.0, None
+    def run(self, x): self.kept = self.kept or self.W; self.dW = self.kept
+net = Net()
+net.run(X)
+STEP
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "gradients", "begins"),
+    [
+        ("net.W -= 0.1 * net.dW", {"dW"}, False),  # what a step reads
+        ("net.W -= 0.1 * net.dW", (), True),
+        ("net.W -= 0.1 * net.dW; net.dW = 0.0", {"dW"}, True),
+        ("net.W -= 0.1 * net.dW; net.kept = None", {"dW"}, True),
+        ("net.W -= 0.1 * net.dW * net.kept", {"dW"}, True),
+    ],
+)
+def test_a_step_that_reads_gradients_begins_nothing_anew(
+    step: str, gradients: Any, begins: bool, tmp_path: Path
+) -> None:
+    file, found = tmp_path / "net.py", dict[str, Any](X=0)
+    file.write_text(STEPS.replace("STEP", step))
+    exec(compile(STEPS.replace("STEP", ""), str(file), "exec"), found)
+    place = SimpleNamespace(path=("W",))
+    calls: Any = SimpleNamespace(
+        function=found["net"].run, backward=found["net"].run, places={"W": place},
+        roots={"self": found["net"], "arguments": {"x": 0}},
+    )  # fmt: skip
+    assert may_begin_anew(calls, {"dW", "kept"}, gradients) is begins
+
+
 def test_what_has_no_text_may_begin_anew() -> None:
     found: dict[str, Any] = {"X": 0}
     exec(TWO_PASSES, found)

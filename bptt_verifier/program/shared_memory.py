@@ -1,0 +1,178 @@
+"""Arrays that share memory, such as `dec = enc.T`: copies of them share the memory of the copy.
+
+Where one of them gets other values, as a parameter does, those that view it have these, too.
+While the user's code is traced, arrays are those of `numpy_arrays`, which share a memory likewise.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MOST = 10_000  # values of a structure among which such arrays are sought
+LEAVES = (int, float, complex, str, bytes, type(None), type, ModuleType, FunctionType, MethodType)
+
+
+class Shared(NamedTuple):
+    """Arrays of one memory, by their identities, and the array of NumPy that holds it all."""
+
+    root: Array
+    members: dict[int, Any]
+
+    def find_start(self, member: Array) -> int:
+        """Find the place of a member's first entry in the memory of the root."""
+        return (find_address(member) - find_address(self.root)) // member.itemsize
+
+    def find_positions(self, member: Any) -> Array:
+        """Find where the entries of a member are in the memory of the root."""
+        member = find_numbers(member)
+        found = np.array(self.find_start(member))
+        for length, stride in zip(member.shape, member.strides, strict=True):
+            found = found[..., None] + np.arange(length) * (stride // member.itemsize)
+        return found
+
+    def copy(self) -> dict[int, Any]:
+        """Copy the memory; return the members of the copy by the identities of the originals."""
+        first = next(iter(self.members.values()))
+        if is_traced(first):
+            return self.view(type(first)(first.memory, first.memory.numbers).copy())
+        return self.view(self.root.copy(order="K"))
+
+    def view(self, whole: Any) -> dict[int, Any]:
+        """View another array, whose memory lies as that of the root does, as the members do."""
+        root, found = find_numbers(whole), dict[int, Any]()
+        for key, each in self.members.items():
+            member = find_numbers(each)
+            strides = tuple(s // member.itemsize * root.itemsize for s in member.strides)
+            start = self.find_start(member) * root.itemsize
+            view = np.ndarray(member.shape, root.dtype, root, start, strides)
+            view.flags.writeable = member.flags.writeable
+            found[key] = type(whole)(whole.memory, view) if is_traced(whole) else view
+        return found
+
+    def derive(self, replaced: Mapping[int, Any]) -> dict[int, Any]:
+        """Derive the other members from those that have been replaced."""
+        wholes = [v for k, v in replaced.items() if lies_as(self.members[k], self.root)]
+        if wholes and lies_as(wholes[0], self.root):
+            found = self.view(wholes[0])
+        else:
+            memory = self.fill(replaced)
+            found = {k: memory[self.find_positions(each)] for k, each in self.members.items()}
+        return {key: value for key, value in found.items() if key not in replaced}
+
+    def fill(self, replaced: Mapping[int, Any]) -> Any:
+        """Fill a copy of the memory with what replaces some members."""
+        parts, start = [self.root.ravel(order="K")], self.root.size
+        origin = np.arange(start)
+        for key, value in replaced.items():
+            parts.append(value.reshape(-1))
+            places = start + np.arange(value.size).reshape(value.shape)
+            origin[self.find_positions(self.members[key])] = places
+            start += value.size
+        return np.concatenate(parts)[origin]
+
+
+def copy_shared(value: Any, memo: Mapping[int, Any]) -> dict[int, Any]:
+    """Copy the arrays of a structure that share memory, by their identities.
+
+    `memo` has what replaces some of them, which is not among those returned.
+    """
+    found = dict[int, Any]()
+    for shared in find_shared(list_arrays(value)):
+        replaced = {key: memo[key] for key in shared.members if key in memo}
+        found |= shared.derive(replaced) if replaced else shared.copy()
+    return found
+
+
+def find_shared(arrays: Iterable[Any]) -> list[Shared]:
+    """Find the arrays that share memory with another one, by the array that owns it."""
+    groups = dict[int, Shared]()
+    for array in arrays:
+        root = find_root(array)
+        groups.setdefault(id(root), Shared(root, {})).members[id(array)] = array
+    return [
+        shared for shared in groups.values()
+        if shared.root.flags.forc and overlap(map(find_numbers, shared.members.values()))
+        and all(each.dtype == shared.root.dtype for each in shared.members.values())
+    ]  # fmt: skip
+
+
+def find_root(array: Any) -> Array:
+    """Find the array that owns the memory of another one, or the last one that is known."""
+    found: Array = array.memory.numbers if is_traced(array) else array
+    while isinstance(found.base, np.ndarray):
+        found = found.base
+    return found
+
+
+def is_inside(one: Any, other: Any) -> bool:
+    """True if the entries of an array are some of those of another one, and not all."""
+    (shared,) = find_shared([one, other]) or (None,)
+    if shared is None or one.size >= other.size:
+        return False
+    return bool(np.isin(shared.find_positions(one), shared.find_positions(other)).all())
+
+
+def find_address(array: Array) -> int:
+    """Find the address of an array's first entry."""
+    return int(array.__array_interface__["data"][0])
+
+
+def lies_as(array: Any, root: Array) -> bool:
+    """True if the entries of an array lie in memory, without gaps, in the order of another's."""
+    if not is_array(array):
+        return False
+    array = find_numbers(array)
+    flags = "C_CONTIGUOUS" if root.flags.c_contiguous else "F_CONTIGUOUS"
+    return array.shape == root.shape and bool(array.flags[flags])
+
+
+def overlap(arrays: Iterable[Array]) -> bool:
+    """True if the memory of one array may be that of another, by the addresses of its ends."""
+    highest = 0
+    for low, high in sorted(np.lib.array_utils.byte_bounds(each) for each in arrays if each.size):
+        if low < highest:
+            return True
+        highest = max(highest, high)
+    return False
+
+
+def is_traced(value: Any) -> bool:
+    """True for an array that stands for one of NumPy while the user's code is traced."""
+    known = sys.modules.get("bptt_verifier.program.numpy_arrays")
+    return known is not None and type(value) is known.TracedArray
+
+
+def is_array(value: Any) -> bool:
+    """True for an array of NumPy, or one that stands for it."""
+    return type(value) is np.ndarray or is_traced(value)
+
+
+def find_numbers(array: Any) -> Array:
+    """Find the numbers of an array of NumPy, or of one that stands for it."""
+    found: Array = array.value if is_traced(array) else array
+    return found
+
+
+def list_arrays(value: Any) -> Iterator[Any]:
+    """List the arrays of numbers in a structure and in the attributes of its objects, once each."""
+    waiting, seen = deque([value]), set[int]()
+    while waiting and len(seen) < MOST:
+        each = waiting.popleft()
+        if isinstance(each, LEAVES) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if is_array(each):
+            if each.dtype != object:
+                yield each
+        elif isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple | set | frozenset):
+            waiting.extend(each)
+        else:
+            waiting.append(getattr(each, "__dict__", None))
