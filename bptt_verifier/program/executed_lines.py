@@ -6,7 +6,9 @@ an `if` are two such steps, unless its body stands on the same line.
 
 import ast
 import linecache
+import os
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -22,6 +24,8 @@ from bptt_verifier.program.torch_tensors import to_array
 
 LISTED = 5  # branches in a sentence
 SECONDS = 3.0  # for calls that are watched; beyond, nothing is said about branches
+# A library's branches are no mistakes of the user's, who does not choose the data for them.
+INSTALLED = tuple(sysconfig.get_paths()[name] + os.sep for name in ("purelib", "platlib"))
 Steps = set[tuple[int, int]]  # from one line to another, or to 0: the function returns
 
 
@@ -54,7 +58,9 @@ class ExecutedLines:
         """Choose whether the steps of a frame are noted."""
         code = frame.f_code
         if code not in self.steps:
-            self.steps[code] = set() if is_of_user(code.co_filename) else None
+            file = code.co_filename
+            noted = is_of_user(file) and not file.startswith(INSTALLED)
+            self.steps[code] = set() if noted else None
         steps, last = self.steps[code], frame.f_lineno
         if steps is None:
             return None

@@ -18,7 +18,7 @@ import scipy
 
 HERE = str(Path(__file__).parents[1]) + os.sep
 # They are not imported; ml_dtypes is what JAX has its formats from.
-SPECS = [find_spec(name) for name in ("torch", "jax", "ml_dtypes")]
+SPECS = [find_spec(name) for name in ("torch", "jax", "jaxlib", "ml_dtypes")]
 FILES = [np.__file__, scipy.__file__, *(spec.origin for spec in SPECS if spec and spec.origin)]
 LIBRARIES = (str(Path(str(file)).parent) + os.sep for file in FILES)
 # Frames of these folders are never the user's.

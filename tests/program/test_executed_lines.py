@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bptt_verifier.program import executed_lines
 from bptt_verifier.program.executed_lines import (
     ExecutedLines,
     describe_data,
@@ -122,3 +123,13 @@ def test_the_branches_of_a_library_are_not_the_users() -> None:
 
     lines.watch(call)()
     assert lines.list_untaken() == []
+
+
+def test_neither_are_those_of_any_other_installed_package(
+    space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executed_lines, "INSTALLED", ("user",))
+    lines = ExecutedLines()
+    lines.watch(space["f"])(1)
+    assert lines.list_untaken() == []
+    assert lines.steps[space["f"].__code__] is None

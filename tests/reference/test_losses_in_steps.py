@@ -30,7 +30,8 @@ def state(
     raises: bool = False,
 ) -> Any:
     """A case of this loss, which its one parameter is, with true slopes and a loss's noise."""
-    case = state_case({"w": slopes}, {"w": allowed}, {"w": np.array(value)})
+    known = slopes if isinstance(slopes, dict) else {"w": slopes}
+    case = state_case(known, dict.fromkeys(known, allowed), dict.fromkeys(known, np.array(value)))
     return SimpleNamespace(
         truth=case.truth, arguments=case.arguments, point=SimpleNamespace(setting=setting),
         noise=lambda: noise, program=program, raises=raises,
@@ -71,6 +72,7 @@ AT = SimpleNamespace(last=" at `np.round(l)`")
         ([], ""),
         ([state(1.0, (0.0, 1.0)), state(2.0)], ""),  # one entry is not zero
         ([state(1.0), state(2.0, (1e-9, 0.0))], ""),
+        ([state(1.0, {"w": (1.0, 0.0), "b": (0.0, 0.0)}), state(2.0)], ""),  # of one of two
         ([state(1.0, (1e-9, 0.0), (1e-9, 0.0)), state(2.0)], "in all 2 cases"),  # to rounding
         ([state(1.0), state(2.0, program=None)], ""),
         ([state(1.0), state(2.0, program=SimpleNamespace(last="", rules=True))], ""),
