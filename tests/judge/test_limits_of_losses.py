@@ -61,6 +61,37 @@ def test_all_but_the_parameters_given_may_be_outside(number: int, outside: bool)
     assert subject().may_be_outside(case(number)) is outside
 
 
+@pytest.mark.parametrize("arrays", [False, True])
+def test_numbers_may_be_data_where_parameters_are_no_arrays(arrays: bool) -> None:
+    tree = SimpleNamespace(arrays=arrays, numbers=("lam",), read=None, paths={})
+    known = subject(trees=(tree,), in_torch=False)
+    assert known.expect(case()).numbers == (() if arrays else ("lam",))
+
+
+@pytest.mark.parametrize(
+    ("loss", "namespace", "of_calls", "followed"),
+    [
+        (abs, False, False, True),
+        (None, False, False, False),
+        (abs, True, False, False),
+        (abs, False, True, False),
+    ],
+)
+def test_a_loss_is_called_first_that_is_the_users_own_in_plain_numpy(
+    loss: Any, namespace: bool, of_calls: bool, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_model, "takes_namespace", lambda loss: namespace)
+    monkeypatch.setattr(own_model, "follow_loss", lambda *given: given)
+    known = subject()
+    known.loss, known.gradients = (
+        loss,
+        SimpleNamespace(**{own_model.OF_CALLS: 1} if of_calls else {}),
+    )
+    one = case()
+    found = known.follow_loss("submission", one, "answer")
+    assert found == (("submission", known, loss, one, "answer") if followed else None)
+
+
 # A solver in a loss without a trace.
 
 
