@@ -2,19 +2,15 @@
 
 import ctypes
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier import verify, verify_own_model
-from bptt_verifier.judge.repetition import find_stale, find_unmoved
-from bptt_verifier.report import Mistake
 from manual_bptt import lstm, rnn
 from tests.support.derivations import derivation
 from tests.support.square import W, right, square
-from tests.support.stated_cases import state_case, state_compared, state_overflow
 
 Gradients = Callable[..., Any]
 
@@ -376,86 +372,3 @@ def test_a_function_that_takes_none_for_an_argument_ends_in_a_verdict() -> None:
 
     report = verify_own_model(gradients, lambda p, xp: xp.sum(p["p"] ** 2), {"p": np.ones(3)})
     assert report, str(report)
-
-
-def answer(values: Any, moved: Any, allowed: float = 1e-12) -> tuple[Any, Any]:
-    """What is found at a case and at its neighbour: submitted and true values of one gradient."""
-    (submitted, true), (again, after) = values, moved
-    first = state_compared({"w": submitted}, {"w": true}, {"w": np.full(2, allowed)})
-    return first, state_compared({"w": again}, {"w": after}, {"w": np.zeros(2)})
-
-
-ONE, NEAR = np.ones(2), 1 + np.array([1e-6, 2e-6])
-
-
-@pytest.mark.parametrize(
-    ("first", "again", "stale"),
-    [
-        ((ONE, ONE), (NEAR, NEAR), False),
-        ((ONE, ONE), (ONE, NEAR), True),
-        ((ONE, ONE), (1 + 0.6 * (NEAR - 1), NEAR), False),  # by more than half of what it should
-        ((ONE, ONE), (1 + 0.4 * (NEAR - 1), NEAR), True),
-        ((ONE, ONE), (ONE, 1 + 1e-3 * (NEAR - 1)), True),
-        ((ONE, ONE), (ONE, 1 + 2e-4 * (NEAR - 1)), None),  # within 1024 allowed errors
-        ((ONE + 1e-8, ONE), (ONE, NEAR), None),  # within 1024 errors
-        ((ONE, ONE), (ONE * np.nan, ONE), None),
-    ],
-)
-def test_an_entry_is_stale_that_moves_by_less_than_half(
-    first: Any, again: Any, stale: bool | None
-) -> None:
-    found = find_unmoved(*answer(first, again), "w")
-    if not stale:
-        assert found is stale
-        return
-    assert isinstance(found, Mistake)
-    assert found.details == {"gradients": ["w"], "entry": [1]}
-    assert "entry [1] moves by" in found.explanation
-
-
-def test_the_entry_of_a_number_has_no_index() -> None:
-    numbers = [np.array(1.0), np.array(1.0)], [np.array(1.0), np.array(1.001)]
-    (one, true), (again, after) = numbers
-    first = state_compared({"w": one}, {"w": true}, {"w": np.array(1e-12)})
-    found = find_unmoved(first, state_compared({"w": again}, {"w": after}, {"w": one}), "w")
-    assert isinstance(found, Mistake)
-    assert ": it moves by 0, where 0.001 belongs" in found.explanation
-
-
-@pytest.mark.parametrize(
-    ("kinds", "asked", "name"),
-    [
-        ("ss", 2, "w"),
-        ("sss", 3, "w"),
-        ("s", 1, None),  # two have to tell
-        ("sn", 2, None),
-        ("sns", 3, "w"),
-        ("sfs", 2, None),  # one follows
-        ("sbs", 2, None),
-        ("", 0, None),
-        ("ssssss", 4, "w"),
-    ],
-)
-def test_all_cases_that_can_tell_have_to_be_stale(kinds: str, asked: int, name: str | None) -> None:
-    pairs = {
-        "s": answer((ONE, ONE), (ONE, NEAR)), "f": answer((ONE, ONE), (NEAR, NEAR)),
-        "n": answer((ONE, ONE), (ONE, ONE)), "b": (answer((ONE, ONE), (ONE, NEAR))[0], None),
-    }  # fmt: skip
-    compared = [pairs[kind][0]._replace(case=state_case({}, {})._replace(label=f"{k}{kind}"))
-                for k, kind in enumerate(kinds)]  # fmt: skip
-    calls = list[str]()
-
-    def ask(case: Any, copy: Any) -> Any:
-        calls.append(case.label)
-        found = pairs[case.label[-1]][1]
-        return state_overflow(None, "it") if found is None else found
-
-    def displace(case: Any, number: int, distance: float) -> Any:
-        assert distance == 2.0**-20
-        return case._replace(label=f"near {case.label}")
-
-    found = find_stale(SimpleNamespace(displace=displace), compared, ask)  # type: ignore[arg-type]
-    assert (None if found is None else found.details["gradients"][0]) == name
-    labels = [each.case.label for each in compared[: len(calls) // 2]]
-    assert calls == [call for label in labels for call in (label, f"near {label}")]
-    assert len(calls) == 2 * asked
