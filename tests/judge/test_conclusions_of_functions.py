@@ -399,3 +399,43 @@ def test_a_class_is_asked_on_an_object_of_a_later_call(
     if on_object is not None:
         assert on_object.func == judgement.compare_with
         assert on_object.args[0].gradients is right
+
+
+@pytest.mark.parametrize(
+    ("gradients", "excused", "changes", "asked"),
+    [
+        (right, None, False, True),
+        (wrong_at_two, None, False, False),  # at one of two cases
+        (right, keep(AGREEING), False, False),
+        (right, None, True, False),
+    ],
+)
+def test_stale_answers_are_sought_where_nothing_else_is_wrong_or_excused(
+    gradients: Any, excused: Kept | None, changes: bool, asked: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    calls, stale = list[Any](), Mistake("depends-on-calls", "It is stale.", {})
+    other = Mistake("depends-on-calls", "It changes.", {})
+    judgement = begin_with(monkeypatch, gradients, excused, cases=[case_at(1.0), case_at(2.0)])
+    judgement.probes = []
+
+    def find_stale(subject: Any, compared: Any, ask: Any) -> Mistake:
+        assert subject is judgement.subject
+        calls.append([each.case.label for each in compared])
+        return stale
+
+    monkeypatch.setattr(path, "find_stale", find_stale)
+    monkeypatch.setattr(path, "find_dependence", lambda *given: (other if changes else None, ()))
+    report = judgement.conclude()
+    assert calls == [["a case", "a case"]] * asked
+    assert (stale in report.mistakes) is asked
+    assert (other in report.mistakes) is changes
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_case_outside_of_a_domain_at_which_a_function_raises_is_noted(outside: bool) -> None:
+    judgement = begin(fail)
+    judgement.subject.may_be_outside = lambda case: outside  # type: ignore[method-assign]
+    report = judgement.compare_cases()
+    assert [each.mistake.name for each in judgement.raised] == ["raised"] * outside
+    assert (report is None) is outside
