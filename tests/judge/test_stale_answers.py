@@ -21,6 +21,21 @@ def answer(values: Any, moved: Any, allowed: float = 1e-12) -> tuple[Any, Any]:
 ONE, NEAR = np.ones(2), 1 + np.array([1e-6, 2e-6])
 
 
+def answer_twice(v: Any, w: Any) -> Any:
+    """What is found of two gradients, which are ones at first, where their true ones are near."""
+    names = ("v", "w")
+    first = state_compared(
+        *(dict.fromkeys(names, ONE) for _ in range(2)), dict.fromkeys(names, ALLOWED)
+    )
+    again = state_compared(
+        {"v": v, "w": w}, dict.fromkeys(names, NEAR), dict.fromkeys(names, ALLOWED)
+    )
+    return first, again
+
+
+ALLOWED = np.full(2, 1e-12)
+
+
 @pytest.mark.parametrize(
     ("first", "again", "stale"),
     [
@@ -32,6 +47,7 @@ ONE, NEAR = np.ones(2), 1 + np.array([1e-6, 2e-6])
         ((ONE, ONE), (ONE, 1 + 2e-4 * (NEAR - 1)), None),  # within 1024 allowed errors
         ((ONE + 1e-8, ONE), (ONE, NEAR), None),  # within 1024 errors
         ((ONE, ONE), (ONE * np.nan, ONE), None),
+        ((ONE, ONE), ([1 + 1e-6, 1.0], [1 + 1e-6, 1.0]), False),  # one entry tells
     ],
 )
 def test_an_entry_is_stale_that_moves_by_less_than_half(
@@ -44,6 +60,13 @@ def test_an_entry_is_stale_that_moves_by_less_than_half(
     assert isinstance(found, Mistake)
     assert found.details == {"gradients": ["w"], "entry": [1]}
     assert "entry [1] moves by" in found.explanation
+
+
+def test_an_entry_tells_that_moves_by_more_than_a_limit_and_is_stale_by_more_than_half() -> None:
+    allowed, move = 2.0**-20, np.array([0.0, 2.0**-10])
+    assert find_unmoved(*answer((ONE, ONE), (ONE, ONE + move), allowed), "w") is None
+    assert find_unmoved(*answer((ONE, ONE), (ONE, ONE + move), allowed / 2), "w")
+    assert not find_unmoved(*answer((ONE, ONE), (ONE + move / 2, ONE + move), allowed / 2), "w")
 
 
 def test_the_entry_of_a_number_has_no_index() -> None:
@@ -67,12 +90,16 @@ def test_the_entry_of_a_number_has_no_index() -> None:
         ("sbs", 2, None),
         ("", 0, None),
         ("ssssss", 4, "w"),
+        ("dd", 2, "w"),  # one of two gradients is stale, and the other follows
+        ("t", 1, None),  # both gradients are stale, at one case
+        ("tt", 2, "v"),
     ],
 )
 def test_all_cases_that_can_tell_have_to_be_stale(kinds: str, asked: int, name: str | None) -> None:
     pairs = {
         "s": answer((ONE, ONE), (ONE, NEAR)), "f": answer((ONE, ONE), (NEAR, NEAR)),
-        "n": answer((ONE, ONE), (ONE, ONE)), "b": (answer((ONE, ONE), (ONE, NEAR))[0], None),
+        "n": answer((ONE, ONE), (ONE, ONE)), "d": answer_twice(NEAR, ONE),
+        "t": answer_twice(ONE, ONE), "b": (answer((ONE, ONE), (ONE, NEAR))[0], None),
     }  # fmt: skip
     compared = [pairs[kind][0]._replace(case=state_case({}, {})._replace(label=f"{k}{kind}"))
                 for k, kind in enumerate(kinds)]  # fmt: skip
@@ -84,11 +111,12 @@ def test_all_cases_that_can_tell_have_to_be_stale(kinds: str, asked: int, name: 
         return state_overflow(None, "it") if found is None else found
 
     def displace(case: Any, number: int, distance: float) -> Any:
-        assert distance == 2.0**-20
+        assert (number, distance) == (0, 2.0**-20)
         return case._replace(label=f"near {case.label}")
 
     found = find_stale(SimpleNamespace(displace=displace), compared, ask)  # type: ignore[arg-type]
     assert (None if found is None else found.details["gradients"][0]) == name
+    assert found is None or f"With {compared[0].case.label}." in found.explanation
     labels = [each.case.label for each in compared[: len(calls) // 2]]
     assert calls == [call for label in labels for call in (label, f"near {label}")]
     assert len(calls) == 2 * asked
