@@ -7,6 +7,7 @@ While the user's code is traced, arrays are those of `numpy_arrays`, which share
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST = 10_000  # values of a structure among which such arrays are sought
+LARGEST = 4  # times the entries of the arrays, those of the memory that is copied for them
 LEAVES = (int, float, complex, str, bytes, type(None), type, ModuleType, FunctionType, MethodType)
 
 
@@ -23,6 +25,14 @@ class Shared(NamedTuple):
 
     root: Array
     members: dict[int, Any]
+
+    @property
+    def is_kept(self) -> bool:
+        """True if copies keep that the members share memory: some overlap, and all is not large."""
+        members = [*map(find_numbers, self.members.values())]
+        small = self.root.size <= LARGEST * sum(each.size for each in members)
+        alike = all(each.dtype == self.root.dtype for each in members)
+        return small and alike and bool(self.root.flags.forc) and overlap(members)
 
     def find_start(self, member: Array) -> int:
         """Find the place of a member's first entry in the memory of the root."""
@@ -70,7 +80,7 @@ class Shared(NamedTuple):
         parts, start = [self.root.ravel(order="K")], self.root.size
         origin = np.arange(start)
         for key, value in replaced.items():
-            parts.append(value.reshape(-1))
+            parts.append(value.ravel())
             places = start + np.arange(value.size).reshape(value.shape)
             origin[self.find_positions(self.members[key])] = places
             start += value.size
@@ -95,11 +105,7 @@ def find_shared(arrays: Iterable[Any]) -> list[Shared]:
     for array in arrays:
         root = find_root(array)
         groups.setdefault(id(root), Shared(root, {})).members[id(array)] = array
-    return [
-        shared for shared in groups.values()
-        if shared.root.flags.forc and overlap(map(find_numbers, shared.members.values()))
-        and all(each.dtype == shared.root.dtype for each in shared.members.values())
-    ]  # fmt: skip
+    return [shared for shared in groups.values() if shared.is_kept]
 
 
 def find_root(array: Any) -> Array:
@@ -134,12 +140,8 @@ def lies_as(array: Any, root: Array) -> bool:
 
 def overlap(arrays: Iterable[Array]) -> bool:
     """True if the memory of one array may be that of another, by the addresses of its ends."""
-    highest = 0
-    for low, high in sorted(np.lib.array_utils.byte_bounds(each) for each in arrays if each.size):
-        if low < highest:
-            return True
-        highest = max(highest, high)
-    return False
+    bounds = sorted(np.lib.array_utils.byte_bounds(each) for each in arrays if each.size)
+    return any(low < high for (_, high), (low, _) in pairwise(bounds))
 
 
 def is_traced(value: Any) -> bool:

@@ -23,17 +23,10 @@ ONE, NEAR = np.ones(2), 1 + np.array([1e-6, 2e-6])
 
 def answer_twice(v: Any, w: Any) -> Any:
     """What is found of two gradients, which are ones at first, where their true ones are near."""
-    names = ("v", "w")
-    first = state_compared(
-        *(dict.fromkeys(names, ONE) for _ in range(2)), dict.fromkeys(names, ALLOWED)
-    )
-    again = state_compared(
-        {"v": v, "w": w}, dict.fromkeys(names, NEAR), dict.fromkeys(names, ALLOWED)
-    )
+    ones, near, allowed = (dict.fromkeys("vw", each) for each in (ONE, NEAR, np.full(2, 1e-12)))
+    first = state_compared(ones, ones, allowed)
+    again = state_compared({"v": v, "w": w}, near, allowed)
     return first, again
-
-
-ALLOWED = np.full(2, 1e-12)
 
 
 @pytest.mark.parametrize(
