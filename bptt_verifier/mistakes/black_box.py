@@ -60,7 +60,7 @@ class SingleHypotheses:
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient."""
         yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
-        yield from list_partial_decays(name, evidence[0], backs[0], self.read_parameter)
+        yield from list_partial_decays(name, evidence, backs, self.read_parameter)
         clippings = list_clippings(name, evidence, self.names)
         yield from list_common_findings(name, evidence, backs, self.factors, clippings)
 

@@ -391,7 +391,7 @@ class OwnHypotheses:
             self.decays[name] = find_decay(self.program, evidence[0].forward, name)
         decay, read = self.decays[name], self.read_parameter
         yield from list_update_findings(name, evidence[0], backs[0], read, decay)
-        yield from list_partial_decays(name, evidence[0], backs[0], read)
+        yield from list_partial_decays(name, evidence, backs, read)
         yield from list_common_findings(name, evidence, backs, self.factors, self.clippings[name])
 
     @cached_property

@@ -42,32 +42,58 @@ def find_decay(program: Program, values: Sequence[Any], name: str) -> float:
 
 
 def list_partial_decays(
-    name: str, case: Evidence, back: Any, read: Callable[[str, Any], Array]
+    name: str,
+    evidence: Sequence[Evidence],
+    backs: Sequence[Any],
+    read: Callable[[str, Any], Array],
 ) -> Iterator[Finding]:
     """List weight decays at one index of an axis alone, or everywhere but there.
 
     Such is the gradient of a penalty that a loss has without its intercept. `read` returns the
-    parameter of a name, given a backward pass.
+    parameter of a name, given a backward pass. Where the true gradient is a multiple of the
+    parameter in all cases, its factor may be wrong as well, and nothing is listed.
     """
-    true, w, wanted = back.gradient(name), read(name, back), case.wanted[name]
-    if true.shape != wanted.submitted.shape or w.shape != true.shape:
+    true, w = ([of(name, back) for back in backs] for of in (read_gradient, read))
+    wanted = evidence[0].wanted[name]
+    if true[0].shape != wanted.submitted.shape or w[0].shape != true[0].shape:
         return
     with np.errstate(all="ignore"):
-        added = wanted.submitted - true
+        added = wanted.submitted - true[0]
         where = np.abs(added) > SLACK * wanted.allowed
-    for axis, length in enumerate(w.shape):
-        others = tuple(each for each in range(w.ndim) if each != axis)
+    for axis, length in enumerate(w[0].shape):
+        others = tuple(each for each in range(w[0].ndim) if each != axis)
         touched = where.any(axis=others)
         for index, alone in ((touched.argmax(), True), (touched.argmin(), False)):
             if length < 2 or touched.sum() != (1 if alone else length - 1):
                 continue
-            chosen = (np.arange(length) == index) == alone
-            shape = [length if each == axis else 1 for each in range(w.ndim)]
-            kept = np.where(chosen.reshape(shape), w, 0.0)
+            chosen = np.flatnonzero((np.arange(length) == index) == alone)
+            parts = [np.take(each, chosen, axis).ravel() for each in (added, w[0])]
             with np.errstate(all="ignore"):
-                decay = round_as_written(float(np.vdot(added, kept) / np.vdot(kept, kept)))
-            if decay and np.isfinite(decay):
+                decay = round_as_written(find_share(*parts))
+            slopes, values = (
+                np.concatenate([np.take(v, chosen, axis).ravel() for v in each])
+                for each in (true, w)
+            )
+            if decay and np.isfinite(decay) and not is_multiple(slopes, values):
                 yield describe_partial_decay(name, read, decay, axis, int(index), alone)
+
+
+def read_gradient(name: str, back: Any) -> Array:
+    """Read the true gradient of a parameter, given a backward pass."""
+    found: Array = back.gradient(name)
+    return found
+
+
+def find_share(slopes: Array, values: Array) -> float:
+    """Find the factor of values that is nearest to slopes."""
+    return float(np.vdot(slopes, values) / np.vdot(values, values))
+
+
+def is_multiple(slopes: Array, values: Array) -> bool:
+    """True if slopes are one multiple of values, to rounding."""
+    with np.errstate(all="ignore"):
+        apart = np.max(np.abs(slopes - find_share(slopes, values) * values), initial=0.0)
+        return bool(apart <= NEAR * np.max(np.abs(slopes), initial=0.0))
 
 
 def describe_partial_decay(
@@ -81,10 +107,10 @@ def describe_partial_decay(
     """Describe a weight decay at an index of an axis alone, or everywhere but there."""
     at = (slice(None),) * axis + (index,)
     place = f"`[{', '.join([':'] * axis + [str(index)])}]`"
-    said = f"{abs(decay):.6g} times the parameter is {'added' if decay > 0 else 'missing'} "
-    said += f"at {place} alone" if alone else f"everywhere but at {place}"
-    said += ", a weight decay that the loss " + ("lacks" if decay > 0 else "has")
-    said += " there" if alone else ""
+    where = f"at {place} alone" if alone else f"everywhere but at {place}"
+    said = f"{abs(decay):.6g} times the parameter is added {where}, as by a weight decay"
+    if decay < 0:
+        said = f"{-decay:.6g} times the parameter is missing {where}, as of a penalty in the loss"
 
     def alter(back: Any) -> Array:
         value = read(name, back)

@@ -24,7 +24,7 @@ from bptt_verifier.program.torch_tensors import to_array
 
 LISTED = 5  # branches in a sentence
 SECONDS = 3.0  # for calls that are watched; beyond, nothing is said about branches
-# A library's branches are no mistakes of the user's, who does not choose the data for them.
+# The branches of a library are not the user's to try.
 INSTALLED = tuple(sysconfig.get_paths()[name] + os.sep for name in ("purelib", "platlib"))
 Steps = set[tuple[int, int]]  # from one line to another, or to 0: the function returns
 

@@ -36,7 +36,8 @@ def call_again(
         return None
     earlier = {name: np.asarray(EARLIER * value) for name, value in params.items()}
     roots = calls.copy_roots(earlier)
-    before, places = copy_values(roots["self"]), find_places(roots, earlier)
+    held = {name: follow(roots, (each.root, *each.path)) for name, each in calls.places.items()}
+    before, places = copy_values(roots["self"]), find_places(roots, held)
     first = attempt(calls.run_on, calls.run, roots)
     if isinstance(first, Failure):  # other parameters may be no valid ones
         return None
@@ -48,8 +49,8 @@ def call_again(
 
     def go_on(now: Mapping[str, Any]) -> dict[str, Any]:
         """Call the code once more, with other parameters in the places of those before."""
-        held = {path: follow(first, path) for path in places}
-        memo = {id(held[path]): now[name] for path, name in places.items() if is_array(held[path])}
+        pairs = [(follow(first, path), name) for path, name in places.items()]
+        memo = {id(each): now[name] for each, name in pairs if is_array(each)}
         same = copy_all({name: first[name] for name in calls.roots}, memo)  # and views of these
         set_places(same, places, now)
         return calls.run_on(calls.run, same)
@@ -99,9 +100,14 @@ def find_places(roots: Mapping[str, Any], params: Mapping[str, Any]) -> dict[Key
 def set_places(
     roots: dict[str, Any], places: Mapping[Keys, str], params: Mapping[str, Any]
 ) -> None:
-    """Set parameters at their places, as an update does that makes new arrays."""
+    """Set parameters at their places, as an update does that makes new arrays.
+
+    A view that has the values of its parameter already stays one.
+    """
     for path, name in places.items():
-        owner = follow(roots, path[:-1])
+        owner, held = follow(roots, path[:-1]), follow(roots, path)
+        if is_array(held) and np.array_equal(held, params[name]):
+            continue
         if isinstance(path[-1], str) and not isinstance(owner, Mapping):
             setattr(owner, path[-1], params[name])
         else:

@@ -90,7 +90,10 @@ class Calls:
     def copy_roots(self, params: Any) -> dict[str, Any]:
         """Copy the roots, with these parameters in the place of the given ones."""
         if self.structure:
-            return copy_all(self.roots, {id(self.params): params})
+            given = dict(walk(self.params, (), ()))
+            pairs = ((given.get(path), value) for path, value in walk(params, (), ()))
+            memo = {id(old): value for old, value in pairs if is_array(old)}  # for views of them
+            return copy_all(self.roots, memo | {id(self.params): params})
         memo = {id(self.places[name].array): value for name, value in params.items()}
         return copy_all(self.roots, memo)
 
@@ -163,7 +166,9 @@ class Calls:
         if not functions:
             found |= self.find_chosen_inputs({*chosen} - {*found})
         self.aliases = list_aliases(found)
-        self.places, params = found, {name: copy_array(each.array) for name, each in found.items()}
+        owners = find_owners(found)  # of views, which change as these do
+        self.places = {name: place for name, place in found.items() if name not in owners}
+        params = {name: copy_array(each.array) for name, each in self.places.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
         updated = find_updated(self.function) if updates else frozenset()
@@ -171,13 +176,35 @@ class Calls:
         if assigned is not None:
             paths = [place.path for place in found.values() if place.root == "self"]
             updated |= {p[0] for p in paths if len(p) == 1 and not find_kind(p[0])} - assigned
+
+        def is_kept(name: str, place: ArrayPlace) -> bool:
+            held = now.get(place.path)
+            if name in owners:
+                return is_array(held) and np.may_share_memory(held, params[owners[name]])
+            return held is params[name]
+
+        def is_unchanged(name: str, place: ArrayPlace) -> bool:
+            held = now.get(place.path) if name in owners else params[name]
+            return np.array_equal(*map(to_array, (held, place.array)))
+
         return {
             name: place for name, place in found.items()
             if place.root != "self" or (
-                (now.get(place.path) is params[name] or not updated.isdisjoint(place.path))
-                and (updates or np.array_equal(*map(to_array, (params[name], place.array))))
+                (is_kept(name, place) or not updated.isdisjoint(place.path))
+                and (updates or is_unchanged(name, place))
             )
         }  # fmt: skip
+
+
+def find_owners(places: Mapping[str, ArrayPlace]) -> dict[str, str]:
+    """Find the name of the array of which each other one is a view, or a part."""
+    found = dict[str, str]()
+    for shared in find_shared([place.array for place in places.values() if is_array(place.array)]):
+        members = {n: p.array for n, p in places.items() if id(p.array) in shared.members}
+        owner = max(members, key=lambda name: (members[name].size, members[name] is shared.root))
+        views = {n: v for n, v in members.items() if v is not members[owner]}
+        found |= {n: owner for n, v in views.items() if np.may_share_memory(v, members[owner])}
+    return found
 
 
 def list_aliases(

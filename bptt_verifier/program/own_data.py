@@ -315,13 +315,22 @@ def find_left_out(
 def find_data(calls: Calls, gradients: Collection[Keys]) -> dict[str, Any]:
     """Find the arrays among the arguments and globals that are neither parameters nor gradients."""
     params, found = {id(place.array) for place in calls.places.values()}, dict[str, Any]()
+    held = [place.array for place in calls.places.values() if type(place.array) is np.ndarray]
+    held += [v for _, v in walk(calls.params, (), ())] if calls.structure else []
     for root in ("arguments", "globals"):
         for path, value in walk(calls.roots.get(root, {}), (), ()):
             own = path[0] == calls.structure or id(value) in params or (root, *path) in gradients
+            own = own or any(may_share(value, each) for each in held)
             if not own and is_array(value) and np.size(to_array(value)) > 1:
                 of_method = isinstance(calls.roots[root][path[0]], dict) and "self" in calls.roots
                 found[name_leaf(path[1:] if of_method else path, False)] = value
     return found
+
+
+def may_share(value: Any, other: Any) -> bool:
+    """True if two arrays of NumPy may have entries in common."""
+    arrays = type(value) is type(other) is np.ndarray
+    return arrays and np.may_share_memory(value, other)
 
 
 def is_of_part(

@@ -6,7 +6,7 @@ used and replaced as that global is.
 
 import dis
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from bptt_verifier.program.attempt import find_code
 from bptt_verifier.program.leaves import find_node, walk
 from bptt_verifier.program.own_results import is_float_array
+from bptt_verifier.program.shared_memory import LARGEST
 
 GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"))  # how Python uses a global name
 
@@ -84,9 +85,18 @@ def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
                 waiting += [f.__code__ for f in vars(value).values() if isinstance(f, FunctionType)]
             elif holds_float_array(value, name):
                 found[name] = value
-    owners = [v.base for v in found.values() if isinstance(v, np.ndarray) and v.base is not None]
-    found |= {n: v for n, v in space.items() if is_float_array(v) and any(v is o for o in owners)}
+    found |= find_owners(space, [v for v in found.values() if isinstance(v, np.ndarray)])
     return {name: found[name] for name in space if name in found}
+
+
+def find_owners(space: Mapping[str, Any], arrays: Iterable[Any]) -> dict[str, Any]:
+    """Find the global arrays of which these are views, and a large part, as of a flat vector."""
+    views = [each for each in arrays if each.base is not None]
+    return {
+        name: value for name, value in space.items()
+        if is_float_array(value)
+        and value.size <= LARGEST * sum(each.size for each in views if each.base is value)
+    }  # fmt: skip
 
 
 def holds_float_array(value: Any, name: str) -> bool:

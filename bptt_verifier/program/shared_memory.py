@@ -46,12 +46,17 @@ class Shared(NamedTuple):
             found = found[..., None] + np.arange(length) * (stride // member.itemsize)
         return found
 
-    def copy(self) -> dict[int, Any]:
+    def copy(self, dtype: Any = None) -> dict[int, Any]:
         """Copy the memory; return the members of the copy by the identities of the originals."""
+        dtype = self.root.dtype if dtype is None else dtype
         first = next(iter(self.members.values()))
-        if is_traced(first):
-            return self.view(type(first)(first.memory, first.memory.numbers).copy())
-        return self.view(self.root.copy(order="K"))
+        if not is_traced(first):
+            return self.view(self.root.astype(dtype, order="K"))
+        memory, kind = first.memory, type(first)
+        whole = kind(memory, memory.numbers)
+        traced = None if whole.is_constant else whole.traced.astype(dtype)
+        copied = type(memory)(memory.numbers.astype(dtype, order="K"), traced)
+        return self.view(kind(copied, copied.numbers))
 
     def view(self, whole: Any) -> dict[int, Any]:
         """View another array, whose memory lies as that of the root does, as the members do."""
@@ -65,37 +70,33 @@ class Shared(NamedTuple):
             found[key] = type(whole)(whole.memory, view) if is_traced(whole) else view
         return found
 
-    def derive(self, replaced: Mapping[int, Any]) -> dict[int, Any]:
-        """Derive the other members from those that have been replaced."""
-        wholes = [v for k, v in replaced.items() if lies_as(self.members[k], self.root)]
-        if wholes and lies_as(wholes[0], self.root):
-            found = self.view(wholes[0])
-        else:
-            memory = self.fill(replaced)
-            found = {k: memory[self.find_positions(each)] for k, each in self.members.items()}
-        return {key: value for key, value in found.items() if key not in replaced}
+    def replace(self, replaced: Mapping[int, Any]) -> dict[int, Any]:
+        """Give the memory what replaces some members, which are views of it from then on.
 
-    def fill(self, replaced: Mapping[int, Any]) -> Any:
-        """Fill a copy of the memory with what replaces some members."""
-        parts, start = [self.root.ravel(order="K")], self.root.size
-        origin = np.arange(start)
+        What replaces all of it, and lies as it does, is the memory, and stays as it is. Nothing is
+        returned where all members are replaced, each by another array.
+        """
+        if replaced.keys() == self.members.keys() or not all(map(is_array, replaced.values())):
+            return {}
         for key, value in replaced.items():
-            parts.append(value.ravel())
-            places = start + np.arange(value.size).reshape(value.shape)
-            origin[self.find_positions(self.members[key])] = places
-            start += value.size
-        return np.concatenate(parts)[origin]
+            if lies_as(self.members[key], self.root) and lies_as(value, self.root):
+                return {k: each for k, each in self.view(value).items() if k not in replaced}
+        found = self.copy(np.result_type(*(value.dtype for value in replaced.values())))
+        for key, value in replaced.items():
+            find_numbers(found[key]).flags.writeable = True
+            found[key][...] = value
+        return found
 
 
 def copy_shared(value: Any, memo: Mapping[int, Any]) -> dict[int, Any]:
     """Copy the arrays of a structure that share memory, by their identities.
 
-    `memo` has what replaces some of them, which is not among those returned.
+    `memo` has what replaces some of them, which may become views of a memory as well.
     """
     found = dict[int, Any]()
     for shared in find_shared(list_arrays(value)):
         replaced = {key: memo[key] for key in shared.members if key in memo}
-        found |= shared.derive(replaced) if replaced else shared.copy()
+        found |= shared.replace(replaced) if replaced else shared.copy()
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.program.attempt import attempt
 from bptt_verifier.program.carried_adjoints import read_adjoint, read_state
 from bptt_verifier.program.data_names import TARGETS, find_kind, is_parameter_name
 from bptt_verifier.program.leaves import Keys, name_leaf, walk
@@ -55,8 +56,9 @@ def describe_dropped(
 
     It has the shape of that, which has no name of data; of a `layer`, it may be an input or a
     state. It has the name of a gradient or of the array, no name, or a place in a structure of
-    gradients. One that is returned as it was given is no gradient, nor is one in a cache. The
-    adjoint of a state, which may be that of another step, is listed alone.
+    gradients. One that is returned as it was given is no gradient, nor is one in a cache, and an
+    attribute that is returned is none of itself. The adjoint of a state, which may be that of
+    another step, is listed alone.
     """
     caches = [("result", *path) for path in results.caches]
     holders = {path[:-1] for path in compared if len(path) > 2}
@@ -72,6 +74,7 @@ def describe_dropped(
             and may_have_gradient(name, bool(names[0]), layer)
             and (beside or may_name_gradient(names) or names[0] == place.keys[-1])
             and not (read_adjoint(names[0]) and read_state(str(place.keys[-1])) is not None)
+            and attempt(follow, results.state, (place.root, *place.path)) is not value
         ]
         if likely and not any(are_equal(value, place.array) for place in arrays.values()):
             what = f"the result {describe_path(path, results)}" if names[0] else NAMELESS

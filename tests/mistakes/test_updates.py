@@ -59,10 +59,10 @@ def test_a_parameter_that_is_returned_has_no_learning_rate(name: str, dtype: typ
 @pytest.mark.parametrize(
     ("name", "at", "said"),
     [
-        ("W1", (0, ...), "`[0]` alone, a weight decay that the loss lacks there"),
-        ("W1", (..., 2), "`[:, 2]` alone, a weight decay that the loss lacks there"),
-        ("b2", (slice(1, None),), "everywhere but at `[0]`, a weight decay that the loss lacks"),
-        ("W2", (..., slice(None, -1)), "everywhere but at `[:, 4]`, a weight decay that the"),
+        ("W1", (0, ...), "at `[0]` alone, as by a weight decay"),
+        ("W1", (..., 2), "at `[:, 2]` alone, as by a weight decay"),
+        ("b2", (slice(1, None),), "everywhere but at `[0]`, as by a weight decay"),
+        ("W2", (..., slice(None, -1)), "everywhere but at `[:, 4]`, as by a weight decay"),
     ],
 )
 def test_a_decay_at_one_index_of_an_axis_is_named(
@@ -90,7 +90,7 @@ def test_a_penalty_without_a_gradient_is_missing_where_the_loss_has_it() -> None
 
     (found,) = diagnose_numbers(penalised, params, right)
     assert (found.name, found.details["decay"]) == ("weight-decay", -1.0)
-    said = "1 times the parameter is missing everywhere but at `[0]`, a weight decay that the loss"
+    said = "1 times the parameter is missing everywhere but at `[0]`, as of a penalty in the loss"
     assert said in found.explanation
 
 
@@ -104,3 +104,15 @@ def test_a_decay_at_two_of_five_indices_has_no_such_name(at: list[int]) -> None:
         return right(p) | {"b2": right(p)["b2"] + 0.25 * part}
 
     assert "weight-decay" not in {each.name for each in diagnose_numbers(loss, params, gradients)}
+
+
+def test_a_wrong_factor_of_a_multiple_of_the_parameter_is_no_decay() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return 0.5 * p["w"][0] ** 2 + xp.sum(xp.sin(p["w"][1:]))
+
+    def gradients(p: Any) -> Any:
+        w = p["w"]
+        return {"w": np.concatenate([2 * w[:1], np.cos(w[1:])])}
+
+    (found,) = diagnose_numbers(loss, {"w": np.ones(3)}, gradients)
+    assert found.name == "factor-missing"

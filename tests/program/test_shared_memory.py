@@ -73,9 +73,11 @@ def test_what_lies_in_another_layout_replaces_the_whole_as_well(layout: str) -> 
         "backwards": squares[::-1].copy()[::-1],
     }[layout]
     copied = copy_deeply(given, {id(given["whole"]): new})
-    assert copied["whole"] is new
+    assert copied["whole"].tolist() == squares.tolist()
     assert copied["part"].tolist() == [[25, 36], [81, 100]]
-    assert copied["transposed"].tolist() == squares.T.tolist()
+    copied["transposed"][2, 1] = -7  # which is one of the whole, and none of the user's
+    assert copied["whole"][1, 2] == copied["row"][2] == -7
+    assert new[1, 2] == 36
 
 
 def test_the_whole_has_what_replaces_its_parts() -> None:
@@ -85,7 +87,16 @@ def test_the_whole_has_what_replaces_its_parts() -> None:
     copied = copy_deeply(given, dict(new))
     assert copied["theta"].tolist() == [1, 3, 2, 4, 9]
     assert copied["first"].tolist() == [1]
-    assert copied["W"] is new[id(given["W"])]
+    copied["theta"] *= 2
+    assert copied["W"].tolist() == [[2, 6], [4, 8]]
+    assert new[id(given["W"])].tolist() == [[1, 3], [2, 4]]
+    both = {id(given["theta"]): np.ones(5), id(given["W"]): np.ones((2, 2))}
+    less = {name: given[name] for name in ("theta", "W")}
+    alike = copy_deeply(less, dict(both))  # two arrays in the place of two
+    assert not np.shares_memory(alike["theta"], alike["W"])
+    narrow = copy_deeply(given, {id(given["b"]): np.array([9.0], np.float32)})
+    assert narrow["theta"].dtype == np.float32
+    assert copy_deeply(given, {id(given["b"]): "text"})["theta"].tolist() == [0] * 5
     alone = copy_deeply(given, {id(given["b"]): np.array([9.0])})
     assert alone["theta"].tolist() == [0, 0, 0, 0, 9]
 
