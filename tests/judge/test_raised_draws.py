@@ -52,6 +52,7 @@ def test_a_draw_at_which_a_function_alone_guards_its_domain_is_left_out(guard: A
     assert f"{report.cases} of {report.cases} cases could have shown a mistake" in str(report)
 
 
+@pytest.mark.rest
 def test_a_wrong_gradient_disagrees_where_it_raises_nothing() -> None:
     def wrong(p: Any) -> dict[str, Any]:
         assert_positive(p)

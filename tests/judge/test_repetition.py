@@ -329,6 +329,7 @@ def test_an_output_that_is_not_written_where_it_is_zero_is_named(make_empty: Any
     assert [m.name for m in report.mistakes] == ["unwritten-output"], str(report)
 
 
+@pytest.mark.rest
 def test_sums_in_another_order_at_each_call_and_layout_are_no_mistake() -> None:
     rng = np.random.default_rng(0)
 

@@ -55,7 +55,7 @@ def test_a_parameter_that_is_returned_has_no_learning_rate(name: str, dtype: typ
     assert "learning rate" not in found.explanation
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.rest)])
 @pytest.mark.parametrize(
     ("name", "at", "said"),
     [

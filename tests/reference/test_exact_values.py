@@ -156,6 +156,7 @@ def test_without_the_extra_a_cell_stays_inconclusive(
     assert "is not testable: rounding alone" in str(report)
 
 
+@pytest.mark.rest
 def test_where_a_cell_can_be_told_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("asked")
