@@ -191,8 +191,8 @@ def find_stale(subject: Subject, compared: Sequence[Compared], ask: Ask) -> Mist
     """Find gradients that stay what they were at a call with close values.
 
     Each case is asked before its neighbour, since a cache may hold one result alone. Entries tell
-    whose true values move by far more than they may err. Two cases have to be stale, and half of
-    those that tell: zeros, as of biases, move by more than what `np.allclose` calls close.
+    whose true values move by far more than they may err. Two cases have to be stale. Others may
+    follow: zeros, as of biases, move by more than what `np.allclose` calls close.
     """
     found, asked = list[Mistake](), 0
     for first in compared[:: max(1, len(compared) // NEAR_CASES)][:NEAR_CASES]:
@@ -206,7 +206,7 @@ def find_stale(subject: Subject, compared: Sequence[Compared], ask: Ask) -> Mist
         found += [each for each in telling if isinstance(each, Mistake)][:1]
         if asked == ENOUGH and not found:
             return None
-    return found[0] if len(found) > 1 and 2 * len(found) >= asked else None
+    return found[0] if len(found) > 1 else None
 
 
 def find_unmoved(first: Compared, again: Compared, name: str) -> Mistake | bool | None:
