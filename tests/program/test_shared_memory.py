@@ -256,3 +256,19 @@ def test_both_of_two_tied_weights_are_parameters_where_both_have_gradients(tmp_p
     found = read_file(file, "AE.both", None, {}, ())
     assert "parameters: enc, dec, b." in found.said
     assert verify_own_model(found.gradients, found.loss, found.params, cases=3)
+
+
+def test_a_view_that_cannot_be_written_to_is_replaced_as_well() -> None:
+    whole = np.zeros(4)
+    view = whole[:2]
+    view.flags.writeable = False
+    copied = copy_deeply({"whole": whole, "view": view}, {id(view): np.ones(2)})
+    assert copied["whole"].tolist() == [1, 1, 0, 0]
+
+
+def test_what_is_replaced_by_no_array_shares_nothing() -> None:
+    theta = np.zeros(3)
+    given = {"theta": theta, "W": theta[:2], "b": theta[2:]}
+    copied = copy_deeply(given, {id(given["W"]): np.ones(2), id(given["b"]): "text"})
+    assert copied["theta"].tolist() == [0, 0, 0]
+    assert copied["b"] == "text"
