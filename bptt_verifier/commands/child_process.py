@@ -277,13 +277,19 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the submission has nothing to read
     try:
         send(outcome=judge_in_child(json.loads(request), announce, send))
-    except (ValueError, TypeError, AttributeError) as error:
-        send(refused=str(error), raised=isinstance(error, CodeRaisedError))
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        said = f"the judge itself failed: {type(error).__name__}: {error} at {where}"
-        send(refused=said, raised=False)
+        send(refused=describe_failure(error), raised=isinstance(error, CodeRaisedError))
+
+
+def describe_failure(error: Exception) -> str:
+    """Describe what ended a judgement: a sentence that was raised, or a fault of the judge."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    by_statement = (frame.line or "raise").startswith("raise")
+    if by_statement and isinstance(error, ValueError | TypeError | AttributeError):
+        return str(error)
+    # What Python says of the judge's own code tells a user nothing.
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"the judge itself failed: {type(error).__name__}: {error} at {where}"
 
 
 def end_with_parent() -> None:
@@ -313,8 +319,9 @@ def naming_option(argument: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        option = "--" if str(error).startswith(f"{argument}:") else ""
-        raise ValueError(f"{option}{error}") from error
+        if not str(error).startswith(f"{argument}:"):
+            raise
+        raise ValueError(f"--{error}") from error
 
 
 def judge_in_child(

@@ -34,6 +34,7 @@ from bptt_verifier.program.guards import (
 )
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.namespaces import takes_namespace
+from bptt_verifier.program.paths import are_finite, find_only
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.program.roundings import describe_last, differentiate_unrounded
@@ -60,6 +61,7 @@ ROUGH = 2  # cases at which it is asked whether the loss is smooth
 # of 1e-5, as SciPy's minimisers leave by default, times the condition of what is solved may be much
 # more; but then the loss jumps where another step ends the solver.
 LEFT, LEFT_ROUGHLY = 2.0**-20, 2.0**-10
+FAR = 2**4, 2**8, 2**12, 2**16  # times the values of a case, where a formula may overflow
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -195,6 +197,19 @@ class OwnSubject(Subject):
                 f"The entries of the gradients compared are at most {largest:.2g}: a clip to a "
                 "larger limit would not have been seen."
             )
+
+    def draw_far_cases(self, case: Case) -> Iterator[tuple[int, Case]]:
+        """Scale a case up where autodiff's gradient stays finite, of a loss with one path alone."""
+        if self.model.black_box is not None:
+            return
+        only = find_only(self.model.paths[case.point.setting].known)
+        for factor in FAR if only is not None else ():
+            far = {name: value * factor for name, value in case.arguments.items()}
+            with isolate_float64(self.model.loss):
+                followed = attempt(only.gradient, widen(far), again=False)
+            if isinstance(followed, Failure) or not are_finite({"": followed[0], **followed[1]}):
+                return
+            yield factor, case._replace(arguments=far)
 
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Say so where the submission agrees at the parameters given, and near them or not.

@@ -25,6 +25,7 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
     summarise_parameters,
 )
+from bptt_verifier.judge.far_values import describe_overflow
 from bptt_verifier.judge.narrow_draws import is_finite, is_finite_as_given, leave_out_narrow
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
@@ -477,5 +478,6 @@ class SubjectJudgement(Judgement):
         few = [*doubt_few(self.subject, self.raised, settled)]
         if few or missing:
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*few, *report.notes))
-        unseen = self.subject.describe_unseen(settled)
+        unseen = [*self.subject.describe_unseen(settled)]
+        unseen += describe_overflow(self.submission, self.subject, settled)
         return report._replace(notes=(*report.notes, *unseen))

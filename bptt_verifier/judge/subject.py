@@ -154,6 +154,10 @@ class Subject(ABC):
         """Describe what no case could have shown, where the submission agrees at all of these."""
         return ()
 
+    def draw_far_cases(self, case: Case) -> Iterator[tuple[int, Case]]:
+        """Draw a case at larger values, each with its factor, as long as the truth is finite."""
+        return iter(())
+
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()

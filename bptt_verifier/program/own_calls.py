@@ -12,7 +12,7 @@ from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, mes
 from bptt_verifier.program.data_names import find_kind
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.gradient_use import adds_to_gradients, find_assigned, find_updated
-from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
+from bptt_verifier.program.leaves import Keys, convert_like, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
 from bptt_verifier.program.own_results import PARAMS, hold_same, is_float_array
 from bptt_verifier.program.own_updates import record_locals
@@ -26,7 +26,8 @@ from bptt_verifier.program.torch_tensors import (
 )
 
 VECTORS = frozenset("params parameters theta weights".split())
-
+# At other values than those given: these times the entries, and added to them, as they may be zero.
+MOVED, SHIFTED = 0.75, 0.0625
 
 Run = Callable[[dict[str, Any], Any], dict[str, Any]]
 
@@ -171,6 +172,7 @@ class Calls:
         params = {name: copy_array(each.array) for name, each in self.places.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
+        buffers = self.find_overwritten(call, params)
         updated = find_updated(self.function) if updates else frozenset()
         assigned = find_assigned(self.function) if updates else None
         if assigned is not None:
@@ -189,11 +191,41 @@ class Calls:
 
         return {
             name: place for name, place in found.items()
-            if place.root != "self" or (
+            if owners.get(name, name) not in buffers and (place.root != "self" or (
                 (is_kept(name, place) or not updated.isdisjoint(place.path))
                 and (updates or is_unchanged(name, place))
-            )
+            ))
         }  # fmt: skip
+
+    def find_overwritten(self, call: Callable[..., Any], left: Mapping[str, Any]) -> frozenset[str]:
+        """Find the arrays of the object and the globals that a call fills, as a buffer of states.
+
+        Most entries that it writes do not depend on what they were: what is `left` in them after a
+        call with the parameters given is left there again where these entries were others. That
+        may be what they hold when the code is read, so that a call seems not to change them.
+        """
+        inside = {n: p.array for n, p in self.places.items() if p.root in ("self", "globals")}
+        moved = {n: MOVED * to_array(value) + SHIFTED for n, value in inside.items()}
+
+        def leave(changed: Mapping[str, Any]) -> dict[str, Any] | None:
+            given = {n: place.array for n, place in self.places.items()}
+            changed = {n: convert_like(np.asarray(v), given[n]) for n, v in changed.items()}
+            params = {n: copy_array(value) for n, value in (given | changed).items()}
+            if isinstance(attempt(call, params), Failure):
+                return None
+            return {name: to_array(params[name]) for name in inside}
+
+        after, filled = leave(moved), set[str]()
+        for name, value in inside.items() if after else ():
+            written = after[name] != moved[name]
+            others = np.where(written, moved[name], to_array(value))
+            again = leave({name: others}) if written.any() else None
+            if again is not None:
+                known = to_array(left[name])
+                telling = written & (after[name] != known)
+                if 2 * np.sum(telling & (again[name] == known)) > np.sum(telling):
+                    filled.add(name)
+        return frozenset(filled)
 
 
 def find_owners(places: Mapping[str, ArrayPlace]) -> dict[str, str]:

@@ -180,9 +180,10 @@ def find_targets(
     computed from that of the prediction, as `carried` has it: a parameter's own gradient with a
     wrong sign has the same numbers, and ends there.
     """
+    if more or len(doubts) != 1:
+        return frozenset()
     kinds = {name: find_kind(name) for name in arguments}
     unsure = {each.name for each in doubts}
-    sizes = {s for n, v in params.items() if n not in unsure for s in np.shape(to_array(v))}
     others = [
         name
         for name, value in arguments.items()
@@ -191,8 +192,9 @@ def find_targets(
         and np.size(to_array(value)) > 1
         and (kinds[name] is TARGETS or (is_float_array(value) and not is_parameter_name(name)))
     ]
-    if more or others or len(doubts) != 1:
+    if others:
         return frozenset()
+    sizes = {s for n, v in params.items() if n not in unsure for s in np.shape(to_array(v))}
     rows = find_rows(arguments, INPUTS) - sizes
     return frozenset(
         each.name

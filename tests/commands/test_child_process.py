@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.commands.child_process import ALIVE, Outcome, Output, judge_file, naming_option
+from bptt_verifier.commands.child_process import (
+    ALIVE,
+    Outcome,
+    Output,
+    describe_failure,
+    judge_file,
+    naming_option,
+)
 from bptt_verifier.program import source_file
 from bptt_verifier.report.versions import find_versions
 from tests.support.command_line import Command
@@ -258,3 +265,36 @@ def test_the_command_of_a_report_on_one_case_names_the_case(tmp_path: Path) -> N
     file = write_file(tmp_path, *source)
     found = judge(file, case="3,digits=1", command="bptt verify it.py --seed 0")
     assert found.plain["command"] == "bptt verify it.py --seed 0 --case 3,digits=1"
+
+
+def refuse() -> None:
+    raise ValueError("params: expected a dict, found None")
+
+
+def take_from_none() -> None:
+    none: Any = None
+    none.items()
+
+
+def count_none() -> None:
+    none: Any = None
+    len(none)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (refuse, "params: expected a dict, found None"),
+        (
+            take_from_none,
+            "the judge itself failed: AttributeError: .* at test_child_process.py:[0-9]+",
+        ),
+        (count_none, "the judge itself failed: TypeError: .* at test_child_process.py:[0-9]+"),
+    ],
+)
+def test_only_a_sentence_that_is_raised_is_said_as_it_is(
+    code: Callable[[], None], said: str
+) -> None:
+    with pytest.raises((ValueError, TypeError, AttributeError)) as raised:
+        code()
+    assert re.fullmatch(said, describe_failure(raised.value))

@@ -1,0 +1,79 @@
+"""Overflow at values that no case has is said, and decides nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import Report, verify_own_model
+
+rng = np.random.default_rng(0)
+X, LABELS, ROWS = rng.normal(size=(6, 3)), np.array([0, 1, 1, 0, 1, 0]), np.arange(6)
+GIVEN = {"W": rng.normal(size=(3, 2))}
+
+
+def shifted(p: dict[str, Any], xp: Any) -> Any:
+    """Cross-entropy by a softmax that is finite at all logits."""
+    z = X @ p["W"]
+    z = z - xp.max(z, axis=1)[:, None]
+    return xp.mean(xp.log(xp.sum(xp.exp(z), axis=1)) - z[ROWS, LABELS])
+
+
+def plain(p: dict[str, Any], xp: Any) -> Any:
+    """The same, which overflows beyond 709."""
+    z = X @ p["W"]
+    return xp.mean(xp.log(xp.sum(xp.exp(z), axis=1)) - z[ROWS, LABELS])
+
+
+def deciding(p: dict[str, Any]) -> Any:
+    """The same as the first, with a decision on values."""
+    return shifted(p, np) if p["W"][0, 0] > -1e9 else 0 * p["W"][0, 0]
+
+
+def overflowing(p: dict[str, Any]) -> dict[str, Any]:
+    q = np.exp(X @ p["W"])
+    q /= q.sum(1, keepdims=True)
+    q[ROWS, LABELS] -= 1
+    return {"W": X.T @ q / 6}
+
+
+def stable(p: dict[str, Any]) -> dict[str, Any]:
+    z = X @ p["W"]
+    q = np.exp(z - z.max(1, keepdims=True))
+    q /= q.sum(1, keepdims=True)
+    q[ROWS, LABELS] -= 1
+    return {"W": X.T @ q / 6}
+
+
+def guarded(p: dict[str, Any]) -> dict[str, Any]:
+    if np.abs(p["W"]).max() > 1e3:
+        raise ValueError("weights: expected at most 1e3")
+    return overflowing(p)
+
+
+def list_said(report: Report) -> list[str]:
+    assert report.verdict.value == "agrees"
+    return [note for note in report.notes if "a number inside overflows" in note]
+
+
+def test_a_softmax_that_overflows_where_the_loss_does_not_is_said() -> None:
+    report = verify_own_model(overflowing, shifted, GIVEN)
+    assert list_said(report) == [
+        "At 4096 times the values of case 0, your numbers for W are not finite, and autodiff's "
+        "are: a number inside overflows. This is not held against you."
+    ]
+
+
+def test_parameters_of_zeros_leave_it_to_a_drawn_case() -> None:
+    report = verify_own_model(overflowing, shifted, {"W": np.zeros((3, 2))})
+    assert [note for note in list_said(report) if "the values of case 1," in note]
+
+
+@pytest.mark.parametrize(
+    ("gradients", "loss"),
+    [(stable, shifted), (overflowing, plain), (overflowing, deciding), (guarded, shifted)],
+    ids=["finite", "the loss overflows, too", "several paths", "it raises there"],
+)
+def test_nothing_is_said(gradients: Callable[..., Any], loss: Callable[..., Any]) -> None:
+    assert not list_said(verify_own_model(gradients, loss, GIVEN))
