@@ -46,17 +46,19 @@ def returns_loss_alone(defined: Definitions, name: str) -> bool:
 
 
 def count_required(defined: Definitions, name: str) -> int | None:
-    """Count the arguments without a default of a function; None where it is not in the file."""
+    """Count the arguments without a default of a function; None where that is not in the file."""
     node = defined.functions.get(name)
-    if node is None:
+    if node is None or (node.args.vararg and not (node.args.posonlyargs or node.args.args)):
         return None
     return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
 
 
 def takes_three(defined: Definitions, name: str) -> bool:
-    """True if a function takes three arguments in order, as a derivation does."""
+    """True if a function takes three arguments, as a derivation does."""
     given = defined.functions[name].args
-    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
+    pairs = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    by_name = [each for each, default in pairs if default is None]
+    return given.vararg is not None or len([*given.posonlyargs, *given.args, *by_name]) >= 3
 
 
 def list_pairs(defined: Definitions) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The cells as subjects: the RNN, the LSTM and the GRU."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, combinations, product, starmap
@@ -29,6 +29,7 @@ from bptt_verifier.problems.extremes import (
     draw_problems_of_large_values,
     draw_problems_of_sizes,
     draw_pulses,
+    keep_states,
 )
 from bptt_verifier.problems.problem import (
     CELLS,
@@ -116,7 +117,8 @@ class CellSubject(Subject):
     def total(self) -> int:
         """The number of random problems and probes."""
         drawn = self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
-        return drawn + len(self.small_extremes) + LARGE_PROBLEMS + 3 * len(self.sizes)
+        large = (LARGE_PROBLEMS + 3 * len(self.sizes)) * (2 if self.states.optional else 1)
+        return drawn + len(self.small_extremes) + large
 
     def draw_problem(
         self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any
@@ -255,7 +257,8 @@ class CellSubject(Subject):
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
         yield from starmap(self.make_case, prefetch_truths(self.small_extremes))
         draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
-        *large, largest = self.large_references.problems
+        every, whole = self.large_references.problems, Sizes(*LARGE)
+        large = [problem for problem in every if problem.sizes != whole]
         for number, problem in enumerate(large):
             for each in large[number : number + 2]:  # JAX computes the next one meanwhile
                 start_large_reference(each)
@@ -266,21 +269,30 @@ class CellSubject(Subject):
         duration = seconds[MODERATE]
         wide, narrow = SMALL._replace(H=LARGE.H), SMALL._replace(O=LARGE.O)
         if duration <= QUICK or seconds[wide] <= GROWTH * seconds[narrow]:
-            yield self.make_large_case(largest)
+            yield from map(self.make_large_case, every[len(large) :])
         else:
             self.omitted.append(
-                f"{largest.sizes} together were not tried, because your code needs {duration:.2g} "
+                f"{whole} together were not tried, because your code needs {duration:.2g} "
                 f"s with {MODERATE}. The option `sizes` tries them."
             )
         for sizes in self.sizes:
-            yield from map(self.make_large_case, draw_problems_of_sizes(draw, seed, sizes))
+            asked = self.leave_states_out(draw_problems_of_sizes(draw, seed, sizes))
+            yield from map(self.make_large_case, asked)
 
     @cached_property
     def large_references(self) -> LargeReferences:
         """References of problems with one large size, all moderate, and last all large."""
         draw, seed = self.draw_problem, self.seed
         found = draw_problems_of_large_sizes(draw, seed)
-        return LargeReferences((*found, draw_problem_with_all_sizes_large(draw, seed)))
+        every = chain(found, [draw_problem_with_all_sizes_large(draw, seed)])
+        return LargeReferences((*self.leave_states_out(every),))
+
+    def leave_states_out(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        """Yield each problem, and again without the states that a submission need not take."""
+        for problem in problems:
+            yield problem
+            if self.states.optional:
+                yield keep_states(problem, set(problem.first) - set(self.states.optional))
 
     def compute_ahead(self) -> None:
         """Let JAX compute the reference of a large problem, unless it still does."""
@@ -472,11 +484,6 @@ def work(found: Compared) -> int:
     """T B (D + H) of a case, to which the duration of a backward pass is proportional."""
     T, B, D, H, _ = found.case.point.sizes
     return int(T * B * (D + H))
-
-
-def keep_states(problem: Problem, given: Collection[str]) -> Problem:
-    """Keep these initial states of a problem; the others are zero."""
-    return problem._replace(first={n: s for n, s in problem.first.items() if n in given})
 
 
 @cached_by_content(8 * CONFIRMED)

@@ -20,7 +20,9 @@ def describe_overflow(
     asked = Submission(submission.gradients)  # whatever it raises here is no note of the report
     every = (each for each in compared if not each.case.single)
     found = next((f for f in every if any(map(np.any, f.case.arguments.values()))), None)
-    for factor, case in () if found is None else subject.draw_far_cases(found.case):
+    if found is None:
+        return
+    for factor, case in subject.draw_far_cases(found.case):
         answer = ask_at(asked, subject, case)
         if isinstance(answer, Breach):
             return  # it may refuse such values

@@ -33,7 +33,6 @@ from bptt_verifier.program.guards import (
     find_guards,
 )
 from bptt_verifier.program.leaves import Tree
-from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import are_finite, find_only
 from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
@@ -163,7 +162,7 @@ class OwnSubject(Subject):
         self, submission: Submission, case: Case, answer: dict[str, Array] | Breach
     ) -> Submission | None:
         """Find the submission that calls the user's loss as it stands before each of its calls."""
-        if self.loss is None or takes_namespace(self.loss) or hasattr(self.gradients, OF_CALLS):
+        if self.loss is None or not self.model.in_numpy or hasattr(self.gradients, OF_CALLS):
             return None
         return follow_loss(submission, self, self.loss, case, answer)
 
@@ -203,7 +202,9 @@ class OwnSubject(Subject):
         if self.model.black_box is not None:
             return
         only = find_only(self.model.paths[case.point.setting].known)
-        for factor in FAR if only is not None else ():
+        if only is None:
+            return
+        for factor in FAR:
             far = {name: value * factor for name, value in case.arguments.items()}
             with isolate_float64(self.model.loss):
                 followed = attempt(only.gradient, widen(far), again=False)

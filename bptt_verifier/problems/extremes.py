@@ -5,7 +5,7 @@ beyond a truncation, or where a gradient is large enough to be clipped. Random p
 sizes and values do not show it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ def replace_arrays(problem: Problem, new: Mapping[str, Array]) -> Problem:
         y=new.get("y", problem.y),
         first={name: new.get(name, state) for name, state in problem.first.items()},
     )
+
+
+def keep_states(problem: Problem, given: Collection[str]) -> Problem:
+    """Keep these initial states of a problem; the others are zero."""
+    return problem._replace(first={n: s for n, s in problem.first.items() if n in given})
 
 
 def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:

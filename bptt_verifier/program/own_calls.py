@@ -216,7 +216,9 @@ class Calls:
             return {name: to_array(params[name]) for name in inside}
 
         after, filled = leave(moved), set[str]()
-        for name, value in inside.items() if after else ():
+        if after is None:
+            return frozenset()
+        for name, value in inside.items():
             written = after[name] != moved[name]
             others = np.where(written, moved[name], to_array(value))
             again = leave({name: others}) if written.any() else None

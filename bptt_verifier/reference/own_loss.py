@@ -24,7 +24,7 @@ from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.kept_state import put_back_globals
 from bptt_verifier.program.leaves import rebuild_before
-from bptt_verifier.program.namespaces import takes_namespace
+from bptt_verifier.program.namespaces import settle_namespace, takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import (
     find_arrays,
@@ -96,7 +96,8 @@ def prepare(
     require_at_least(0, "seed", seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    loss = stated = put_back_globals(loss)
+    loss = put_back_globals(loss)
+    loss = stated = settle_namespace(loss, lambda: trees[0].rebuild(copies(trees[0].leaves)))
     in_torch = takes_tensors(loss, trees)
     in_numpy = in_torch or not takes_namespace(loss)
     if in_torch:

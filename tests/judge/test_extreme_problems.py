@@ -271,6 +271,21 @@ def test_what_is_wrong_without_an_initial_state_alone_is_caught() -> None:
     )
 
 
+def is_large(x: Any, letter: str) -> bool:
+    return bool(x.shape["TBD".index(letter)] > {"T": 8, "B": 4, "D": 8}[letter])
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("letter", "TBD")
+def test_sizes_are_large_without_an_initial_state_too(letter: str) -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any = None) -> Gradients:
+        wrong = h0 is None and is_large(x, letter)
+        return right("rnn", params, x, y, h0=with_ones(h0, params, x) if wrong else h0)
+
+    (mistake,) = judge(gradients).mistakes
+    assert mistake.explanation.endswith("wrong where h0 is not given, and right where it is.")
+
+
 @pytest.mark.table(2)
 @pytest.mark.parametrize("missing", ["h0", "c0"])
 def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:

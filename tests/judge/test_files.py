@@ -30,6 +30,14 @@ def read(
     return read_file(file, name, **given)
 
 
+def test_arguments_without_names_may_be_those_of_a_derivation(tmp_path: Path) -> None:
+    found = read(
+        tmp_path, "def gradients(*given):\n    (U, W, V), x, y = given\n    return U, W, V\n"
+    )
+    assert found.loss is None
+    assert "is taken for a derivation of the RNN" in found.said
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_loss_and_the_gradients_are_found_in_code_as_it_stands(
     shape: Shape, tmp_path: Path
@@ -190,6 +198,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (MIN_CHAR + NET, None, {}, "found lossFun, Net; name the one to judge, such as .*:lossFun"),
         ("def gradients(params, x, y, h0, c0): ...", None, {}, "--model lstm judges an LSTM, which has c0"),
         ("def gradients(params, x): ...", None, {}, r"expected gradients\(params, x, y\)"),
+        ("def gradients(params, *, x, y, dtype=None): ...", None, {}, r"gradients\(params, x, y\) .*, found gradients\(params, \*, x, y, dtype"),
         (DERIVATION, None, {"chosen": ["W"]}, "--params: expected a model of your own"),
         (NET, "Net", {"options": {"model": "lstm"}}, "--model: expected a derivation"),
         (f"{GRADIENTS}def gradients(p): ...", None, {"chosen": ["W"]}, "--params: expected a function or"),

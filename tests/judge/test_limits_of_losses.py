@@ -80,9 +80,8 @@ def test_numbers_may_be_data_where_parameters_are_no_arrays(arrays: bool) -> Non
 def test_a_loss_is_called_first_that_is_the_users_own_in_plain_numpy(
     loss: Any, namespace: bool, of_calls: bool, followed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_model, "takes_namespace", lambda loss: namespace)
     monkeypatch.setattr(own_model, "follow_loss", lambda *given: given)
-    known = subject()
+    known = subject(in_numpy=not namespace)
     known.loss, known.gradients = (
         loss,
         SimpleNamespace(**{own_model.OF_CALLS: 1} if of_calls else {}),

@@ -10,7 +10,7 @@ import pytest
 from bptt_verifier.program import decisions
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.namespaces import takes_namespace
+from bptt_verifier.program.namespaces import settle_namespace, takes_namespace
 from bptt_verifier.program.numpy_code import over_jax
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
@@ -152,3 +152,43 @@ def test_a_loss_of_one_argument_is_plain_numpy() -> None:
     assert takes_namespace(lambda p, module=np: p)
     assert takes_namespace(lambda *everything: everything)
     assert not takes_namespace(lambda p, *, rate=0.1: p)
+
+
+def decorate(loss: Any) -> Any:
+    def inner(*arguments: Any, **named: Any) -> Any:
+        return loss(*arguments, **named)
+
+    return inner
+
+
+class Nameless:
+    """A loss whose signature Python cannot read."""
+
+    __signature__ = "none"
+
+    def __call__(self, p: Any) -> Any:
+        return p
+
+
+@pytest.mark.parametrize(
+    ("loss", "takes"),
+    [
+        (decorate(lambda p: 2 * p), False),
+        (decorate(lambda p, xp: xp.abs(p)), True),
+        (decorate(lambda p, xp=np: xp.abs(p)), False),
+        (Nameless(), False),
+        (decorate(lambda p: 1 / 0), False),
+    ],
+    ids=["plain", "namespace", "with a default", "no signature", "it raises"],
+)
+def test_a_loss_inside_a_decorator_is_called_to_find_its_arguments(loss: Any, takes: bool) -> None:
+    settled = settle_namespace(loss, lambda: 2.0)
+    assert takes_namespace(settled) is takes
+    assert settled.__module__ != __name__  # its globals are the package's
+
+
+def test_a_loss_whose_arguments_are_known_is_not_called() -> None:
+    def loss(p: Any) -> Any:
+        raise AssertionError
+
+    assert settle_namespace(loss, lambda: 2.0) is loss
