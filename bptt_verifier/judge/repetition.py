@@ -8,6 +8,7 @@ before.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission, name_result
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.idle_calls import has_threads, interrupt_idle
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import compare
@@ -271,8 +274,10 @@ def draw_repetitions(
         yield found, AGAIN
     for found in chosen:
         yield from ((found, layout) for layout in LAYOUTS)
-    ask(chosen[0].case, copy_all_but_one)  # whatever comes of it
-    yield chosen[0], AFTER_ERROR
+    if not has_threads():
+        with suppress(UntraceableError), interrupt_idle():
+            ask(chosen[0].case, copy_all_but_one)  # whatever comes of it
+        yield chosen[0], AFTER_ERROR
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN

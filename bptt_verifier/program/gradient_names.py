@@ -33,10 +33,12 @@ MAPPED = frozenset({"tuple", "list"})
 # Methods whose result has the same numbers, without arguments and with some.
 SAME = (
     frozenset(
-        "copy clone detach cpu cuda numpy item squeeze double float to requires_grad_".split()
+        "copy clone detach cpu cuda numpy item squeeze double float to requires_grad_ ravel "
+        "flatten transpose contiguous".split()
     ),
-    frozenset(("astype", "to")),
+    frozenset("astype to reshape transpose swapaxes squeeze clip view permute".split()),
 )
+MODULES = frozenset("np numpy jnp xp torch jax lax".split())  # whose functions are no methods
 # Functions whose result is not their first argument with other entries.
 COMBINING = frozenset(
     "dot outer matmul einsum tensordot inner vdot kron multiply add subtract divide sum mean "
@@ -217,7 +219,9 @@ def name_expression(item: ast.AST) -> str:
     if isinstance(item, ast.Call):
         function = item.func
         if isinstance(function, ast.Attribute) and function.attr in SAME[bool(item.args)]:
-            return name_expression(function.value)  # dWxh.copy(), loss.item()
+            owner = name_expression(function.value)
+            if owner not in MODULES:
+                return owner  # dWxh.copy(), dx.reshape(x.shape)
         if (
             item.args and name_expression(function) not in COMBINING
         ):  # np.clip(dWxh, -5, 5), np.array(dWxh)

@@ -224,7 +224,7 @@ class Calls:
             again = leave({name: others}) if written.any() else None
             if again is not None:
                 known = to_array(left[name])
-                telling = written & (after[name] != known)
+                telling = written & (after[name] != known) & (moved[name] != to_array(value))
                 if 2 * np.sum(telling & (again[name] == known)) > np.sum(telling):
                     filled.add(name)
         return frozenset(filled)

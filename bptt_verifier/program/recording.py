@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.idle_calls import has_threads, interrupt_idle
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import Program, Site, Tracing, forward
@@ -44,8 +46,11 @@ def record(function: Callable[[Any], Any], params: Mapping[str, Array]) -> list[
     """Record the operations of a function in NumPy that depend on its parameters.
 
     `params` are arrays in float64, by name, and the function takes them as such, or is one
-    `over_arrays`. Whatever it raises on traced arrays passes through. Needs 64-bit JAX.
+    `over_arrays`. Whatever it raises on traced arrays passes through. Needs 64-bit JAX. Raises
+    UntraceableError where the user's code has threads, which a traced array may end.
     """
+    if has_threads():
+        raise UntraceableError("it hands arrays to threads")
     # Most verdicts need no recording, and so nothing of what stands in for NumPy and PyTorch.
     if hasattr(function, "make_tensors"):  # `over_arrays`
         from bptt_verifier.program.torch_trace import trace_tensors  # noqa: PLC0415
@@ -60,7 +65,8 @@ def record(function: Callable[[Any], Any], params: Mapping[str, Array]) -> list[
         run(dict(zip(params, values, strict=True)))
         return []
 
-    closed = jax.make_jaxpr(in_order)([*params.values()])
+    with interrupt_idle():
+        closed = jax.make_jaxpr(in_order)([*params.values()])
     tracing = Tracing()
     leaves = dict(zip(params, tracing.slots(len(params)), strict=True))
     tracing.inline(closed, [*leaves.values()], Site())

@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.by_jax import bind, make_apply
 from bptt_verifier.program.decisions import Decisions, note_decisions
+from bptt_verifier.program.idle_calls import interrupt_idle
 from bptt_verifier.program.operations import MOVES, Operation, evaluate
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
 from bptt_verifier.program.source_lines import Place, places
@@ -92,7 +93,8 @@ def trace(loss: Loss, params: Params, decisions: Decisions | None = None) -> Pro
         def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
             return [loss(dict(zip(given, values, strict=True)), jnp), *noted.values]
 
-        closed = jax.make_jaxpr(in_order)([*given.values()])
+        with interrupt_idle():
+            closed = jax.make_jaxpr(in_order)([*given.values()])
     tracing = Tracing()
     leaves = dict(zip(given, tracing.slots(len(given)), strict=True))
     result, *decided = tracing.inline(closed, [*leaves.values()], Site())

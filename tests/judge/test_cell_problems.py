@@ -78,7 +78,8 @@ def test_sizes_for_a_diagnosis_differ_and_long_ones_are_beyond_small_ones() -> N
 def test_as_many_cases_are_drawn_as_are_announced(cell: str, option: str) -> None:
     found = subject(cell, option, WITH_STATE, sizes=(SMALL, SMALL))
     drawn = [*found.draw_cases()], [*found.draw_probes()], found.small_extremes
-    assert found.total == sum(map(len, drawn)) + LARGE_PROBLEMS + 3 * 2
+    large = LARGE_PROBLEMS + 3 * 2  # each with and without the state
+    assert found.total == sum(map(len, drawn)) + 2 * large
     assert len(drawn[0]) == 3 + (4 if cell == "rnn" else 0)
     assert len(drawn[1]) == len(SPREADS) * PROBES * 2
     assert {find_how(case) for case in (*drawn[0], *drawn[1])} == {"ahead"}

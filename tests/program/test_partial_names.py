@@ -33,7 +33,8 @@ cost(draw(16), draw(5, 3), draw(5), 0.1)
         ("dtheta = grad; return J, dtheta", "dtheta is taken for the gradient of nn_params"),
         ("return {'loss': J, 'gradient': grad}", "gradient is taken for the gradient of nn_params"),
         ("return J, grad, h", "returned, and not compared: h"),
-        ("return J, grad.flatten()", "a result without a name is taken for the gradient"),
+        ("return J, grad.flatten()", "grad is taken for the gradient of nn_params"),
+        ("return J, np.add(grad, 0)", "a result without a name is taken for the gradient"),
     ],
 )
 def test_a_bare_gradient_is_of_the_only_argument_of_its_shape(
@@ -313,11 +314,12 @@ def test_a_variable_d_is_no_gradient_of_v_where_a_container_has_one() -> None:
         ("return dW if a else db", 0, []),
         ("out = L, dW\n    return out if a else (L, dW)", 2, ["L", "dW"]),
         ("return", 0, []),
+        ("return L, dW.reshape(a.shape), db.transpose(1, 0)", 3, ["L", "dW", "db"]),
+        ("return L, np.reshape(dW, a.shape), np.ravel(db)", 3, ["L", "dW", "db"]),
+        ("return L, dW.ravel(), h.dot(a)", 3, ["L", "dW"]),
     ],
 )
-def test_both_values_of_a_conditional_return_are_named(
-    body: str, number: int, names: list[str]
-) -> None:
+def test_returned_values_are_named(body: str, number: int, names: list[str]) -> None:
     source = f"def f(L, dW, db, h, keep, a, b):\n    {body}\n"
     linecache.cache["<conditional>"] = len(source), None, source.splitlines(True), "<conditional>"
     space: dict[str, Any] = {}

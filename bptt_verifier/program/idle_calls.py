@@ -1,0 +1,65 @@
+"""Calls of the user's code that wait for what never comes.
+
+The judge calls it with arguments that it was not written for: arrays that are traced, or raise. A
+thread that takes them from a queue may end by that, and whoever waits for its answer would do so
+for ever.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.source_lines import is_of_user
+
+TICK, IDLE = 1.0, 5  # seconds, and how many of them in a row a call may do nothing
+BUSY = 0.05  # of a second: processor time of a call that does something
+
+
+@contextmanager
+def interrupt_idle() -> Iterator[None]:
+    """Raise UntraceableError in the code inside where it waits for seconds and does nothing.
+
+    Only in the main thread, where the system has alarms and the user's code has set none. Nothing
+    is printed of what ends other threads meanwhile, since that is the judge's doing.
+    """
+    alarm: Any = getattr(signal, "SIGALRM", None)
+    inside = alarm is not None and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(alarm) if inside else None
+    if before is None or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    used, idle = time.thread_time(), 0
+
+    def note(*_: Any) -> None:
+        nonlocal used, idle
+        last, used = used, time.thread_time()
+        idle = idle + 1 if used - last < BUSY else 0
+        if idle >= IDLE:
+            raise UntraceableError("it waits, as for a thread or a process that has ended")
+
+    printing, threading.excepthook = threading.excepthook, lambda _: None
+    signal.signal(alarm, note)
+    signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(alarm, before)
+        threading.excepthook = printing
+
+
+def has_threads() -> bool:
+    """Tell whether threads of the user's run, which an exception of the judge's making may end."""
+    others = (each for each in threading.enumerate() if each is not threading.main_thread())
+    return any(map(runs_users_code, others))
+
+
+def runs_users_code(thread: threading.Thread) -> bool:
+    """Tell whether a thread runs a function or method of the user's."""
+    function = getattr(thread, "_target", None) or type(thread).run
+    code = getattr(function, "__code__", None)
+    return code is not None and is_of_user(code.co_filename)
