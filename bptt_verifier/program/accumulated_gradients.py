@@ -31,7 +31,7 @@ def describe_accumulated(calls: Calls, found: Mapping[str, Keys]) -> str:
     for name, path in found.items():
         values = [attempt(follow, state, path) for state in states]
         if not any(isinstance(each, Failure) or is_tensor(each) for each in values):
-            one, two = map(to_array, values)
+            one, two = (np.asarray(to_array(each)) for each in values)  # may be lists of numbers
             if np.any(one) and np.shape(one) == np.shape(two) and is_double(two, one):
                 doubled.append(name)
     if not doubled:

@@ -7,6 +7,7 @@ shapes: a wrong guess would call right gradients wrong.
 
 import ast
 import inspect
+import linecache
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +140,9 @@ def find_gradients(leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]) -> 
 def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys, str]:
     """Find the names of the items of a returned tuple, by their paths in it, or of one value.
 
-    All returns of so many items must agree. Where the source is missing, no name is found.
+    All returns of so many items must agree. An item without a name has that of the variable that
+    the file's calls assign it to, if it is that of a gradient of an array which the function names.
+    Where the source is missing, no name is found.
     """
     source = attempt(inspect.getsource, inspect.unwrap(function))
     if isinstance(source, Failure):
@@ -159,7 +162,28 @@ def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys
                 found.append(dict(name_items(items, assigned, ())))
             elif number == 0:
                 found.append({(): name_expression(value)})
-    return found[0] if found and all(each == found[0] for each in found) else {}
+    if not found or not all(each == found[0] for each in found):
+        return {}
+    return {**name_by_calls(inspect.unwrap(function), number), **found[0]}
+
+
+def name_by_calls(function: Any, number: int) -> dict[Keys, str]:
+    """Name the items of a returned tuple by the variables that all calls in the file assign."""
+    code = getattr(function, "__code__", None)
+    tree = attempt(ast.parse, "".join(linecache.getlines(code.co_filename)) if code else "")
+    every: list[list[str]] = []
+    for node in () if isinstance(tree, Failure) else ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            target, called = node.targets[0], node.value.func
+            named = called.attr if isinstance(called, ast.Attribute) else name_expression(called)
+            if isinstance(target, ast.Tuple) and len(target.elts) == number and code is not None:
+                every += [[*map(name_expression, target.elts)]] * (named == code.co_name)
+    known = {*code.co_varnames, *code.co_names} if code is not None else set()
+    return {
+        (place,): names[0]
+        for place, names in enumerate(zip(*every, strict=True))
+        if len({*names}) == 1 and any(is_named_gradient(names[0], each) for each in known)
+    }
 
 
 def list_values(value: ast.expr | None) -> Iterator[ast.expr]:
@@ -213,9 +237,10 @@ def name_expression(item: ast.AST) -> str:
         return name_expression(item.value)
     if isinstance(item, ast.Attribute):
         owner = name_expression(item.value) if item.attr == "grad" else ""
-        return f"{owner}_grad" if owner else item.attr  # of a tensor
+        return f"{owner}_grad" if owner else name_part(item.value, item.attr)  # of a tensor
     if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant):
-        return item.slice.value if isinstance(item.slice.value, str) else ""
+        key = item.slice.value
+        return name_part(item.value, key) if isinstance(key, str) else ""
     if isinstance(item, ast.Call):
         function = item.func
         if isinstance(function, ast.Attribute) and function.attr in SAME[bool(item.args)]:
@@ -227,6 +252,13 @@ def name_expression(item: ast.AST) -> str:
         ):  # np.clip(dWxh, -5, 5), np.array(dWxh)
             return name_expression(item.args[0])
     return ""
+
+
+def name_part(container: ast.AST, key: str) -> str:
+    """Name what is at a key: `grads["W"]` is the gradient of W, and `grads["dW"]` is, too."""
+    owner = name_expression(container)
+    of_gradients = owner in CONTAINERS and len(owner) > 1  # `d` may hold anything
+    return f"{key}_grad" if of_gradients and not may_be_gradient(key) else key
 
 
 def find_scaled(item: ast.UnaryOp | ast.BinOp) -> ast.AST:

@@ -350,7 +350,7 @@ def find_node(value: Any) -> Node | None:
     kind: Any = type(value)
     if isinstance(value, Mapping):
         return Node(dict(value), lambda new: remake_mapping(value, new))
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
         return Node(dict(zip(value._fields, value, strict=True)), lambda new: kind(*new))
     if isinstance(value, list | tuple):
         return None if value and is_numbers(value) else Node(dict(enumerate(value)), kind)
@@ -397,7 +397,9 @@ def vars_of(value: Any) -> list[str]:
 
 def is_scalar(value: Any) -> bool:
     """True for a number or an array of one entry."""
-    return find_node(value) is None and not isinstance(value, str) and np.size(to_array(value)) == 1
+    if find_node(value) is not None or isinstance(value, str):
+        return False
+    return attempt(np.size, to_array(value)) == 1  # whose attributes may raise
 
 
 def is_numbers(value: Any) -> bool:

@@ -147,7 +147,7 @@ class Calls:
         arguments = {} if self.pair else self.roots["arguments"]
         functions = self.pair or "self" not in self.roots
         vectors = {n: v for n, v in arguments.items() if n in VECTORS and is_vector(v)}
-        vectors = {n: arguments[n] for n in chosen if n in arguments} or vectors
+        vectors = {n: arguments[n] for n in chosen if is_array(arguments.get(n))} or vectors
         alone = vectors and vectors.keys() >= {*chosen}
         if vectors:
             found = {n: ArrayPlace("arguments", (n,), (n,), v) for n, v in vectors.items()}

@@ -56,7 +56,7 @@ from bptt_verifier.program.unnamed_cotangents import ERRORS, KnownPasses, read_b
 
 FORWARD = (
     "forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward", "forward_prop",
-    "forwardprop", "fprop", "fwd",
+    "forwardprop", "fprop", "fwd", "__call__",
 )  # fmt: skip
 BACKWARD = (
     "backward", "backward_pass", "backward_propagation", "back_propagation", "backpropagation",
@@ -74,7 +74,9 @@ PREDICTIONS = frozenset(
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
     """Find the names of forward, loss and backward of a class; that of the loss may be empty."""
-    names = [next((n for n in each if callable(getattr(owner, n, None))), "")
+    kind = owner if isinstance(owner, type) else type(owner)
+    known = {n for each in kind.__mro__ for n in vars(each)} | {*getattr(owner, "__dict__", ())}
+    names = [next((n for n in each if n in known and callable(getattr(owner, n, None))), "")
              for each in (FORWARD, LOSS, BACKWARD)]  # fmt: skip
     return (names[0], names[1], names[2]) if names[0] and names[2] else None
 

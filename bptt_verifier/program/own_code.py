@@ -86,7 +86,7 @@ from bptt_verifier.program.own_results import (
 )
 from bptt_verifier.program.own_updates import find_updating_variables
 from bptt_verifier.program.parameter_structures import (
-    find_like_result,
+    find_like_results,
     find_structure,
     name_by_argument,
 )
@@ -156,9 +156,9 @@ def read_function(
     joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
-    alike = find_like_result(arguments, state["result"]) if "globals" in roots else ""
-    if alike and not chosen:
-        return read_function(function, name, call, (alike,))
+    alike = find_like_results(arguments, state["result"]) if owner is None else ()
+    if (len(alike) > 1 or (alike and not structure)) and not chosen:
+        return read_function(function, name, call, alike)
     names = name_returned_values(function, len(list_items(state["result"])))
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
     lists = {key: value for key, value in lists.items() if key not in arguments}
@@ -183,7 +183,8 @@ def read_function(
         calls = Calls(name, function, {"arguments": arguments})
         whole = calls.make(run)
         state = calls.attempt(whole)
-    loss = find_loss(state["result"], names)
+    used = roots.get("globals", {}).keys() | getattr(roots.get("self"), "__dict__", {}).keys()
+    loss = find_loss(state["result"], names, {*arguments, *used})
     if loss is None and holds_more_beside_loss(state["result"]):
         loss, names = (0, 0), {(0,): "aux", **names}
     if loss is None:

@@ -1,13 +1,18 @@
 """Results of the user's own code: where in them the loss and the gradients are, and their names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.data_names import PARAMETER, find_kind
-from bptt_verifier.program.gradient_names import CONTAINERS, ONLY, may_be_gradient
+from bptt_verifier.program.gradient_names import (
+    CONTAINERS,
+    ONLY,
+    is_named_gradient,
+    may_be_gradient,
+)
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
 from bptt_verifier.program.torch_tensors import has_gradient, to_array
 
@@ -151,11 +156,18 @@ def split_dots(path: Keys) -> Keys:
     return tuple(int(p) if str(p).isdigit() else p for each in parts for p in each)
 
 
-def find_loss(result: Any, names: Mapping[Keys, str]) -> Keys | None:
-    """Find the loss in what a function returned: by its name, or the first scalar."""
+def find_loss(result: Any, names: Mapping[Keys, str], arrays: Collection[str] = ()) -> Keys | None:
+    """Find the loss in what a function returned: by its name, or the first scalar.
+
+    One that has the name of the gradient of one of the `arrays` is none.
+    """
     if is_number(result):
         return ()
-    scalars = [path for path, value in list_items(result) if is_number(value)]
+    scalars = [
+        path
+        for path, value in list_items(result)
+        if is_number(value) and not any(is_named_gradient(names.get(path), n) for n in arrays)
+    ]
     named = [path for path in scalars if LOSSES & {path[0], names.get(path)}]
     if isinstance(result, Mapping):
         return next(iter(named), None)

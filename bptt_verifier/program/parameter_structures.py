@@ -22,6 +22,8 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     """Find the argument that holds the parameters as a structure; empty if there is none."""
     if len(chosen) == 1 and chosen[0] in arguments:
         return chosen[0] if find_node(arguments[chosen[0]]) else ""
+    if len(chosen) > 1 and all(name in arguments for name in chosen):
+        return ""
     holding = []
     for name, value in arguments.items():
         node = find_node(value)
@@ -33,20 +35,23 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     return next((name for name in holding if name in PARAMS), next(iter(holding), ""))
 
 
-def find_like_result(arguments: Mapping[str, Any], result: Any) -> str:
-    """Find the one list of arrays, by no name of data, that has the shapes of a returned list.
+def find_like_results(arguments: Mapping[str, Any], result: Any) -> tuple[str, ...]:
+    """Find the lists of arrays, by no names of data, that have the shapes of returned lists.
 
-    Empty where there is none, or several.
+    They are in the order of these. Empty unless one alone has them, or each has those of another.
     """
     returned = [value for _, value in list_items(result) if type(value) in (list, tuple)]
-    shapes = [[np.shape(to_array(each)) for each in value] for value in returned]
-    found = [
-        name
+    shapes = [[attempt(np.shape, to_array(each)) for each in value] for value in returned]
+    given = {
+        name: [each.shape for each in value]
         for name, value in arguments.items()
         if type(value) in (list, tuple) and value and all(map(is_float_array, value))
-        and not find_kind(name) and [each.shape for each in value] in shapes
-    ]  # fmt: skip
-    return found[0] if len(found) == 1 else ""
+        and not find_kind(name)
+    }  # fmt: skip
+    found = [[name for name, each in given.items() if each == every] for every in shapes]
+    found = [names for names in found if names]
+    names = tuple(each for every in found for each in every)
+    return names if len(names) == len(found) == len({*names}) else ()
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.leaves import flatten
-from bptt_verifier.program.parameter_structures import find_like_result, find_structure
+from bptt_verifier.program.parameter_structures import find_like_results, find_structure
 from tests.support.own_files import list_wrong, read_own
 
 W, b = np.ones((2, 3)), np.ones(3)
@@ -38,22 +38,26 @@ def test_a_structure_is_found_by_its_name_or_its_kind(
 @pytest.mark.parametrize(
     ("arguments", "result", "found"),
     [
-        ({"values": [W, b]}, (0.5, [W, b]), "values"),
-        ({"values": (W, b)}, (0.5, (W, b)), "values"),
-        ({"values": [W, b]}, {"loss": 0.5, "slopes": [W, b]}, "values"),
-        ({"values": [W, b]}, (0.5, [b, W]), ""),  # in another order
-        ({"values": [W, b]}, (0.5, W, b), ""),
-        ({"values": [W, b], "other": [W, b]}, (0.5, [W, b]), ""),
-        ({"x": [W, b]}, (0.5, [W, b]), ""),  # data
-        ({"values": [W, [b]]}, (0.5, [W, [b]]), ""),
-        ({"values": []}, (0.5, []), ""),
-        ({"values": [W, b], "y": W}, (0.5, [W], [W, b]), "values"),
+        ({"values": [W, b]}, (0.5, [W, b]), ("values",)),
+        ({"values": (W, b)}, (0.5, (W, b)), ("values",)),
+        ({"values": [W, b]}, {"loss": 0.5, "slopes": [W, b]}, ("values",)),
+        ({"values": [W, b]}, (0.5, [b, W]), ()),  # in another order
+        ({"values": [W, b]}, (0.5, W, b), ()),
+        ({"values": [W, b], "other": [W, b]}, (0.5, [W, b]), ()),
+        ({"x": [W, b]}, (0.5, [W, b]), ()),  # data
+        ({"values": [W, [b]]}, (0.5, [W, [b]]), ()),
+        ({"values": []}, (0.5, []), ()),
+        ({"values": [W, b], "y": W}, (0.5, [W], [W, b]), ("values",)),
+        ({"weights": [W], "biases": [b, b]}, (0.5, [b, b], [W]), ("biases", "weights")),
+        ({"weights": [W], "biases": [b, b]}, (0.5, [b, b], [b]), ("biases",)),
+        ({"left": [W], "right": [W]}, (0.5, [W], [W]), ()),
+        ({"weights": [W], "biases": [b]}, (0.5, [b], [b], [W]), ()),  # a list of them is none
     ],
 )
 def test_a_list_is_found_by_a_returned_list_of_its_shapes(
-    arguments: dict[str, Any], result: Any, found: str
+    arguments: dict[str, Any], result: Any, found: tuple[str, ...]
 ) -> None:
-    assert find_like_result(arguments, result) == found
+    assert find_like_results(arguments, result) == found
 
 
 LISTED = """

@@ -1,0 +1,169 @@
+"""Code in further shapes is read as it stands: right gradients agree, and wrong ones disagree."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bptt_verifier.judge.files import read_file
+from bptt_verifier.program.gradient_names import name_returned_values
+from bptt_verifier.program.leaves import find_node, is_scalar
+from bptt_verifier.program.own_results import find_loss
+from tests.support.readings import read, require_comparison
+
+LINEAR = """
+X, Y, W, b = draw(9, 4), draw(9, 3), draw(4, 3), draw(3)
+grads = {}
+def f(W, b):
+    e = X @ W + b - Y
+    loss = 0.5 * np.sum(e ** 2)
+    dW, db = X.T @ e, FACTOR * e.sum(0)
+    grads["W"], grads["b"] = dW, db
+    RETURN
+CALL
+"""
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [
+        'return loss, grads["W"], grads["b"]',
+        "return loss, dW.reshape(W.shape), db.reshape(b.shape)",
+        "return loss, dW.tolist(), db.tolist()",
+    ],
+)
+def test_gradients_have_the_names_of_their_keys_and_variables(returns: str, tmp_path: Path) -> None:
+    text = LINEAR.replace("CALL", "f(W, b)")
+    require_comparison(tmp_path, "f", text, returns, "parameters: W, b")
+
+
+def test_gradients_have_the_names_that_the_file_gives_them(tmp_path: Path) -> None:
+    text = LINEAR.replace("CALL", "loss, dW, db = f(W, b)\nloss, dW, db = f(2 * W, b)")
+    returns = "return loss, X.T @ e, FACTOR * e.sum(0)"
+    require_comparison(tmp_path, "f", text, returns, "parameters: W, b")
+
+
+@pytest.mark.parametrize(
+    ("calls", "names"),
+    [
+        ("loss, dW, db = f(W, b)", {1: "dW", 2: "db"}),
+        ("loss, dW, db = module.f(W, b)", {1: "dW", 2: "db"}),
+        ("loss, dW, db = f(W, b)\nloss, dW, dV = f(W, b)", {1: "dW"}),
+        ("loss, one, two = f(W, b)", {}),  # names of no gradients
+        ("loss, *all = f(W, b)", {}),
+        ("loss, dW, db = g(W, b)", {}),
+        ("f(W, b)", {}),
+    ],
+)
+def test_only_names_of_gradients_on_which_all_calls_agree_are_taken(
+    calls: str, names: dict[int, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "names.py"
+    text = f"""
+        def f(W, b):
+            return (W @ b).sum(), W + 0.0, b + 0.0
+        def train(W, b, g, module):
+        {textwrap.indent(calls, 12 * " ").strip()}
+        """
+    lines = textwrap.dedent(text).replace("\nloss", "\n    loss").replace("\nf(", "\n    f(")
+    file.write_text(lines, encoding="utf-8")
+    space: dict[str, Any] = {}
+    exec(compile(lines, str(file), "exec"), space)
+    assert name_returned_values(space["f"], 3) == {(n,): name for n, name in names.items()}
+
+
+NABLA = """
+X = draw(9, 4)
+weights, biases = [draw(4, 3), draw(3, 4)], [draw(3), draw(4)]
+def backprop(weights, biases):
+    a = np.tanh(X @ weights[0] + biases[0])
+    d = a @ weights[1] + biases[1] - X
+    nabla_b, nabla_w = [None, FACTOR * d.sum(0)], [None, a.T @ d]
+    loss = 0.5 * np.sum(d ** 2)
+    d = (d @ weights[1].T) * (1 - a ** 2)
+    nabla_b[0], nabla_w[0] = d.sum(0), X.T @ d
+    RETURN
+backprop(weights, biases)
+"""
+
+
+def test_several_lists_are_parameters_by_the_shapes_of_returned_ones(tmp_path: Path) -> None:
+    said = "parameters: biases[0], biases[1], weights[0], weights[1]"
+    require_comparison(tmp_path, "backprop", NABLA, "return loss, nabla_b, nabla_w", said)
+
+
+def test_lists_of_arrays_may_be_named_in_the_order_of_their_gradients(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    start = (
+        "import numpy as np\nrng = np.random.default_rng(0)\ndraw = lambda *n: rng.normal(size=n)"
+    )
+    text = NABLA.replace("RETURN", "return loss, nabla_b, nabla_w").replace("FACTOR", "1")
+    file.write_text(start + text, encoding="utf-8")
+    found = read_file(file, "backprop", None, {}, ["biases", "weights"])
+    assert [*found.params] == ["biases[0]", "biases[1]", "weights[0]", "weights[1]"]
+
+
+CALLED = """
+X, Y = draw(9, 4), draw(9, 3)
+class Layer:
+    def __init__(self):
+        self.W, self.b = draw(4, 3), draw(3)
+    def __call__(self, X, Y):
+        self.X, self.e = X, X @ self.W + self.b - Y
+        return 0.5 * np.sum(self.e ** 2)
+    def backward(self):
+        dW, db = self.X.T @ self.e, FACTOR * self.e.sum(0)
+        RETURN
+layer = Layer()
+layer(X, Y)
+layer.backward()
+"""
+
+
+def test_the_forward_pass_may_be_the_call_of_an_object(tmp_path: Path) -> None:
+    said = "a class with __call__, backward"
+    require_comparison(tmp_path, "Layer", CALLED, 'return {"W": dW, "b": db}', said)
+
+
+def test_the_gradient_of_a_number_is_not_the_loss(tmp_path: Path) -> None:
+    text = "x = draw(5)\ndef f(w, c):\n    s = w * x\n    RETURN\nf(draw(5), np.array(0.4))\n"
+    dw, dc = "2 * s * x * c * FACTOR", "np.sum(s * s)"
+    for absent in ("None", "f'{np.sum(s * s) * c:.3f}'"):
+        returns = f"dw, dc = {dw}, {dc}; return {absent}, dw, dc"
+        with pytest.raises(ValueError, match="without a scalar that could be the loss"):
+            read(tmp_path, "f", text, returns)
+    returns = f"dw, dc = {dw}, {dc}; return np.sum(s * s) * c, dw, dc"
+    require_comparison(tmp_path, "f", text, returns, "parameters: w, c")
+
+
+def test_the_loss_is_a_number_that_is_named_as_no_gradient_of_an_array() -> None:
+    result, names = (None, 2.0, 3.0), {(1,): "dc", (2,): "total"}
+    assert find_loss(result, names) == (1,)
+    assert find_loss(result, names, ("c",)) == (2,)
+    assert find_loss(result, {(1,): "dc", (2,): "c_grad"}, ("c",)) is None
+
+
+class Raising:
+    """An object whose attributes raise another exception than AttributeError."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise KeyError("array")
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class Fields(tuple):  # type: ignore[type-arg]
+    """A tuple that has any attribute, as the calls of a mock."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return ("one", "two", "three")
+
+
+def test_objects_with_attributes_of_their_own_are_read() -> None:
+    assert is_scalar(Raising()) is False
+    node = find_node(Fields((1.0, 2.0)))
+    assert node is None or [*node.children.values()] == [1.0, 2.0]
