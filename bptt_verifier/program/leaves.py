@@ -350,8 +350,9 @@ def find_node(value: Any) -> Node | None:
     kind: Any = type(value)
     if isinstance(value, Mapping):
         return Node(dict(value), lambda new: remake_mapping(value, new))
-    if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
-        return Node(dict(zip(value._fields, value, strict=True)), lambda new: kind(*new))
+    fields_of_kind = getattr(kind, "_fields", None)  # of the value they may be anything
+    if isinstance(value, tuple) and isinstance(fields_of_kind, tuple):
+        return Node(dict(zip(fields_of_kind, value, strict=True)), lambda new: kind(*new))
     if isinstance(value, list | tuple):
         return None if value and is_numbers(value) else Node(dict(enumerate(value)), kind)
     atoms = str | bytes | type | ModuleType | FunctionType | BuiltinFunctionType | MethodType
@@ -399,7 +400,7 @@ def is_scalar(value: Any) -> bool:
     """True for a number or an array of one entry."""
     if find_node(value) is not None or isinstance(value, str):
         return False
-    return attempt(np.size, to_array(value)) == 1  # whose attributes may raise
+    return bool(attempt(np.size, to_array(value)) == 1)  # its attributes may raise
 
 
 def is_numbers(value: Any) -> bool:
