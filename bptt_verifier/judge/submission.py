@@ -238,7 +238,9 @@ def read_results(
     Sentences on names or an order that are not those expected are added to `readings`.
     """
     readings = {} if readings is None else readings
-    found: Any = attempt(read_in_order, result, expected, readings)
+    found: Any = attempt(read_parts, result, expected, readings)
+    if found is None or isinstance(found, Failure):
+        found = attempt(read_in_order, result, expected, readings)
     if found is None or isinstance(found, Failure):
         found = attempt(lambda: name_results(expected.read(result), expected, readings))
     if isinstance(found, Failure):
@@ -256,6 +258,31 @@ def read_results(
     return found  # type: ignore[no-any-return]
 
 
+def read_parts(
+    result: Any, expected: Expected, readings: dict[str, None]
+) -> dict[str, Any] | Breach | None:
+    """Read a list of the gradients of the parts of params, of which the first is a number.
+
+    It could be the loss before the gradients; but then the others would not have the shapes of the
+    other parts. None for anything else.
+    """
+    keys = [*dict.fromkeys(path[0] for path in expected.paths.values())]
+    listed = isinstance(result, tuple | list) and not hasattr(result, "_fields")
+    named = all(isinstance(key, str) for key in keys)
+    if not (listed and keys and named and len(keys) == len(result) and np.size(result[0]) == 1):
+        return None
+    found = expected.read(dict(zip(keys, result, strict=True)))
+    if any(np.shape(found[name]) != shape for name, shape in list_shapes(expected)):
+        return None
+    readings[f"The list that you return is read in the order of params: {', '.join(keys)}."] = None
+    return name_results(found, expected, readings)
+
+
+def list_shapes(expected: Expected) -> list[tuple[str, tuple[int, ...]]]:
+    """List the gradients that are required, with their shapes."""
+    return [(name, expected.shapes[name]) for name in expected.names]
+
+
 def read_in_order(
     result: Any, expected: Expected, readings: dict[str, None]
 ) -> dict[str, Any] | Breach | None:
@@ -269,10 +296,7 @@ def read_in_order(
     )
     if not flat or not isinstance(listed, tuple | list) or hasattr(listed, "_fields"):
         return None
-    shapes = [expected.shapes[name] for name in expected.names]
-    whole = [attempt(np.shape, each) for each in result]
-    if whole == shapes:  # the first parameter may be a number, as the loss is
-        loss, listed = {}, result
+    shapes = [shape for _, shape in list_shapes(expected)]
     pairs = zip(listed, shapes, strict=True) if len(listed) == len(shapes) else ()
     given = [shape if each is None else np.shape(each) for each, shape in pairs]
     names = ", ".join(expected.names)
@@ -417,6 +441,10 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
     arrays = {}
     for name, given in found.items():
         what, value = name_result(name), to_arrays(given)
+        masked = np.sum(value.mask) if isinstance(value, np.ma.MaskedArray) else 0
+        if masked:
+            said = f"{what}: expected numbers, found {masked} masked entries."
+            return make_breach("wrong-shape", said, gradients=[name], found="masked entries")
         array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         array = attempt(to_real, array)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":

@@ -94,7 +94,7 @@ def find_owners(space: Mapping[str, Any], arrays: Iterable[Any]) -> dict[str, An
     views = [each for each in arrays if each.base is not None]
     return {
         name: value for name, value in space.items()
-        if is_float_array(value)
+        if isinstance(value, np.ndarray) and is_float_array(value)
         and value.size <= LARGEST * sum(each.size for each in views if each.base is value)
     }  # fmt: skip
 

@@ -46,6 +46,11 @@ def list_beside(arguments: Mapping[str, Any], structure: str) -> dict[str, Array
     }
 
 
+def list_holders(compared: Collection[Keys]) -> set[Keys]:
+    """List the structures, in what is returned, that hold gradients which are compared."""
+    return {path[:-1] for path in compared if len(path) > 2}
+
+
 def describe_dropped(
     results: Results,
     compared: Collection[Keys],
@@ -61,7 +66,7 @@ def describe_dropped(
     another step, is listed alone.
     """
     caches = [("result", *path) for path in results.caches]
-    holders = {path[:-1] for path in compared if len(path) > 2}
+    holders = list_holders(compared)
     for path in list_uncompared(results, compared):
         value, names = follow(results.state, path), results.list_names(path)
         if any(path[: len(each)] == each for each in caches):
@@ -71,7 +76,7 @@ def describe_dropped(
             name
             for name, place in arrays.items()
             if np.shape(to_array(place.array)) == np.shape(to_array(value))
-            and may_have_gradient(name, bool(names[0]), layer)
+            and may_have_gradient(name, bool(names[0]) or beside, layer)
             and (beside or may_name_gradient(names) or names[0] == place.keys[-1])
             and not (read_adjoint(names[0]) and read_state(str(place.keys[-1])) is not None)
             and attempt(follow, results.state, (place.root, *place.path)) is not value
@@ -102,15 +107,19 @@ def describe_uncompared(results: Results, compared: Collection[Keys]) -> str:
     """Describe the arrays returned that are not compared; empty where there are none.
 
     A structure in which nothing is compared, such as a cache, is named as a whole. Arguments that
-    are returned as they were given are left out, and numbers without the name of a gradient.
+    are returned as they were given are left out, and numbers without the name of a gradient that
+    are in no structure of gradients.
     """
+    holders = list_holders(compared)
     known = [path[:-1] if path[-1] == "" else path for path in compared]
     given = [v for _, v in walk(results.state.get("arguments", {}), (), ()) if is_array(v)]
     found = list[str]()
     for path in list_uncompared(results, compared):
         value = follow(results.state, path)
         names = results.list_names(path)
-        number = np.ndim(to_array(value)) == 0 and not (names[0] and may_name_gradient(names))
+        beside = any(path[: len(each)] == each for each in holders)
+        named = beside or (names[0] and may_name_gradient(names))
+        number = np.ndim(to_array(value)) == 0 and not named
         if number or any(are_equal(value, each) for each in given):
             continue
         alone = (k for k in range(2, len(path)) if not any(p[:k] == path[:k] for p in known))

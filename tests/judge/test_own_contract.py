@@ -37,6 +37,11 @@ def not_a_number(p: Any) -> Any:
 
 noise = np.random.default_rng(0)
 
+
+def masking(p: Any) -> Any:
+    return {"W": np.ma.masked_array(2 * p["W"], [[False, True], [False, False]])}
+
+
 OWN_BREACHES = {
     "returns nothing": (lambda p: None, "wrong-shape", "returned None: expected the gradients by"),
     "returns a list": (lambda p: [1.0], "wrong-shape", "returned list of 1 values: expected"),
@@ -47,6 +52,7 @@ OWN_BREACHES = {
         "expected shape (2, 2), found (2,)",
     ),
     "strings": (lambda p: {"W": "abc"}, "wrong-shape", "expected an array of floats, found dtype"),
+    "masked": (masking, "wrong-shape", "expected numbers, found 1 masked entries"),
     "objects": (lambda p: {"W": object()}, "wrong-shape", "array of floats, found object"),
     "complex": (lambda p: {"W": 1j * p["W"]}, "wrong-shape", "found dtype complex128"),
     "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),

@@ -4,8 +4,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bptt_verifier import Verdict, verify_own_model
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import find_node, is_scalar
@@ -167,3 +169,53 @@ def test_objects_with_attributes_of_their_own_are_read() -> None:
     assert is_scalar(Raising()) is False
     node = find_node(Fields((1.0, 2.0)))
     assert node is None or [*node.children.values()] == [1.0, 2.0]
+
+
+NUMBER, VECTOR = np.array(0.4), np.array([0.3, -0.2, 0.5])
+
+
+def scaled_square(p: Any) -> Any:
+    return p["c"] * np.sum(np.sin(p["w"]) ** 2)
+
+
+def differentiate(p: Any, factor: float = 1.0) -> tuple[Any, Any]:
+    s = np.sin(p["w"])
+    return factor * np.sum(s**2), 2 * p["c"] * s * np.cos(p["w"])
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_number_before_an_array_may_be_the_gradient_of_the_first_parameter(kind: Any) -> None:
+    params = {"c": NUMBER, "w": VECTOR}
+    right = verify_own_model(lambda p: kind(differentiate(p)), scaled_square, params, cases=4)
+    assert right, str(right)
+    assert "The list that you return is read in the order of params: c, w." in right.notes
+    wrong = verify_own_model(lambda p: kind(differentiate(p, 7)), scaled_square, params, cases=4)
+    assert wrong.verdict is Verdict.DISAGREES
+
+
+def test_a_number_before_gradients_of_all_parameters_is_the_loss() -> None:
+    params = {"c": NUMBER, "w": VECTOR}
+
+    def gradients(p: Any) -> Any:
+        return scaled_square(p), dict(zip("cw", differentiate(p), strict=True))
+
+    assert verify_own_model(gradients, scaled_square, params, cases=4)
+
+
+def test_the_parts_of_nested_parameters_may_begin_with_a_number() -> None:
+    params = {"c": NUMBER, "layers": [VECTOR, 2 * VECTOR]}
+
+    def loss(p: Any) -> Any:
+        return p["c"] * np.sum(np.sin(p["layers"][0]) ** 2) + np.sum(p["layers"][1] ** 2)
+
+    def gradients(p: Any) -> Any:
+        dc, dw = differentiate({"c": p["c"], "w": p["layers"][0]})
+        return dc, [dw, 2 * p["layers"][1]]
+
+    assert verify_own_model(gradients, loss, params, cases=4)
+
+
+def test_a_number_in_a_structure_of_gradients_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    text = "x = draw(5)\ndef f(w, c):\n    s = w * x\n    RETURN\nf(draw(5), np.array(0.4))\n"
+    returns = "return np.sum(s * s) * c, {0: 2 * s * x * c * FACTOR, 1: np.sum(s * s)}"
+    require_comparison(tmp_path, "f", text, returns, "returned, and not compared: item 1[1]")
