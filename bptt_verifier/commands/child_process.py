@@ -30,6 +30,7 @@ from bptt_verifier.commands.waiting_child import take
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.program.decisions import find_trace_limit
+from bptt_verifier.program.idle_calls import find_idle_limit
 from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import COMPUTING_LOSS, GUARD
 from bptt_verifier.report import Mistake, Report
@@ -260,7 +261,7 @@ def main() -> None:
     def announce(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            send(running=what, trace=find_trace_limit())
+            send(running=what, trace=max(find_trace_limit(), find_idle_limit()))
             try:
                 with show_output():
                     return function(*arguments, **named)

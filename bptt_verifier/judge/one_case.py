@@ -18,6 +18,7 @@ from bptt_verifier.judge.unconverged import allow_unconverged
 from bptt_verifier.judge.undecided import accept_zeros, withhold
 from bptt_verifier.judge.unguarded import list_doubts
 from bptt_verifier.program.attempt import use_own_settings
+from bptt_verifier.program.lone_arrays import name_lone_array
 from bptt_verifier.reference.case import Case, Loss
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import read_point
@@ -46,6 +47,7 @@ def compare_case(
     Raises ValueError, with one sentence, where `case` names none, or nothing can be compared.
     """
     point = read_point(case)
+    gradients, loss, params = name_lone_array(gradients, loss, params)
     with use_own_settings():
         model = prepare(loss, params, seed=seed, cases=1)
         if model.refusal is not None:

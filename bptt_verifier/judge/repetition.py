@@ -272,7 +272,8 @@ def draw_repetitions(
         yield from ((found, list_poisoned(byte)) for byte in POISON)
     for found in [*wrong[:FAILING], *reversed(chosen)]:
         yield found, AGAIN
-    for found in chosen:
+    largest = max(compared, key=count_entries)  # code may take another path at large sizes
+    for found in {id(each): each for each in [*chosen, largest]}.values():
         yield from ((found, layout) for layout in LAYOUTS)
     if not has_threads():
         with suppress(UntraceableError), interrupt_idle():
@@ -287,6 +288,11 @@ def draw_repetitions(
             ask(found.case, partial(held.write, changed))  # whatever comes of it
         yield found, IN_PLACE._replace(copy=partial(held.write, ()), ulps=ulps)
     yield from ((found, ON_OBJECT) for found in chosen)
+
+
+def count_entries(found: Compared) -> int:
+    """Count the entries of all arguments of a case."""
+    return sum(value.size for value in found.case.arguments.values())
 
 
 def list_changes(chosen: Sequence[Compared]) -> Iterator[tuple[Compared, list[list[str]]]]:

@@ -99,7 +99,7 @@ def verify_own_model(
     drawn from `seed`. `params` may be a list of settings of other shapes, which share the cases.
     The parameters may also be nested in lists, dicts, NamedTuples and dataclasses; the report names
     a leaf as in `layers[0].Wx`, and integers among them are data. Then `gradients` returns the same
-    structure, a dict by these names, or a list in their order.
+    structure, a dict by these names, or a list in their order. One array alone has the name params.
     The search for the name of a mistake ends after `timeout` seconds with what it has.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
@@ -107,14 +107,16 @@ def verify_own_model(
     """
     # A derivation of a cell needs none of these, which take long to import.
     from bptt_verifier.judge.own_model import OwnSubject  # noqa: PLC0415
+    from bptt_verifier.program.lone_arrays import name_lone_array  # noqa: PLC0415
     from bptt_verifier.reference.own_loss import prepare  # noqa: PLC0415
 
     require_function(gradients)
     require_time(timeout)
+    given = name_lone_array(gradients, loss, params)
     with use_own_settings():
-        model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-        own = OwnSubject(model, gradients, loss)
-        report = judge(gradients, own, subject or "your model", progress, timeout)
+        model = prepare(*given[1:], seed=seed, cases=cases, progress=progress)
+        own = OwnSubject(model, *given[:2])
+        report = judge(given[0], own, subject or "your model", progress, timeout)
     arguments = [find_name(gradients), find_name(loss), "params"]
     return add_origin(report, verify_own_model, arguments, {"cases": cases}, seed)
 

@@ -18,7 +18,7 @@ from manual_bptt.inputs import require_at_least
 SMALL = Sizes(T=5, B=2, D=3, H=4, O=2)  # all sizes that are not large
 LARGE = Capacity(T=200, B=33, D=33, H=65, O=33)
 MODERATE = Sizes(T=96, B=16, D=16, H=32, O=16)  # its duration predicts that of all sizes large
-LARGE_PROBLEMS = 8  # pulses, each size large alone, all moderate, all large
+LARGE_PROBLEMS = 13  # pulses, each size large alone in two formats, all moderate, all large
 BIASES = frozenset({"b", "c", "b_n"})
 REMEMBERED = 64  # steps in which a cell state grows by almost 1 each
 FAR = 1e4  # a target far from every prediction
@@ -152,6 +152,8 @@ def draw_problems_of_large_sizes(draw: Draw, seed: int) -> Iterator[Problem]:
         yield draw(rng, SMALL._replace(**{letter: getattr(LARGE, letter)}), np.float64)
     yield draw_pulses(draw, rng, SMALL._replace(T=LARGE.T, B=1, D=LARGE.D), np.float64)
     yield draw(rng, SMALL._replace(T=LARGE.T), np.float64)
+    for letter in "BDHOT":
+        yield draw(rng, SMALL._replace(**{letter: getattr(LARGE, letter)}), np.float32)
     yield draw(rng, MODERATE, np.float64, spread=0.5)
 
 

@@ -19,6 +19,8 @@ from bptt_verifier.tolerance.comparison import Array
 
 # Exceptions by which Python refuses code as it is written.
 MISTAKES_OF_CODE = (AttributeError, LookupError, NameError, NotImplementedError, TypeError)
+# Exceptions that say nothing of values: to end, or to end a trace.
+ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit, UntraceableError)
 CHECKS = ("asarray_chkfinite", "_check_finite")  # functions of NumPy and SciPy
 OF_MATH = ("math domain error", "expected a ")  # what Python's `math` says of a number
 
@@ -141,7 +143,7 @@ def is_of_values(error: BaseException) -> bool:
     A statement `raise` or `assert` of the user's raised it, or arithmetic did. A wrong name, type,
     index or shape is a mistake of the code, whatever the values are.
     """
-    excepted = not isinstance(error, Exception) or isinstance(error, MISTAKES_OF_CODE)
+    excepted = isinstance(error, (*ENDING, *MISTAKES_OF_CODE))
     arithmetic = isinstance(error, ArithmeticError) or type(error).__name__.endswith("LinAlgError")
     if excepted or arithmetic or message_of(error).startswith(OF_MATH):
         return not excepted

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from bptt_verifier.program.decisions import UntraceableError
@@ -17,6 +18,12 @@ from bptt_verifier.program.source_lines import is_of_user
 
 TICK, IDLE = 1.0, 5  # seconds, and how many of them in a row a call may do nothing
 BUSY = 0.05  # of a second: processor time of a call that does something
+WAITED: ContextVar[float] = ContextVar("WAITED", default=0.0)
+
+
+def find_idle_limit() -> float:
+    """Find the seconds that a call may wait before it is interrupted; 0 where none will be."""
+    return WAITED.get()
 
 
 @contextmanager
@@ -42,6 +49,7 @@ def interrupt_idle() -> Iterator[None]:
             raise UntraceableError("it waits, as for a thread or a process that has ended")
 
     printing, threading.excepthook = threading.excepthook, lambda _: None
+    token = WAITED.set(IDLE * TICK)
     signal.signal(alarm, note)
     signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
     try:
@@ -50,6 +58,7 @@ def interrupt_idle() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(alarm, before)
         threading.excepthook = printing
+        WAITED.reset(token)
 
 
 def has_threads() -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, find_code, type_name
+from bptt_verifier.program.idle_calls import interrupt_idle
 from bptt_verifier.program.leaves import Tree, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_tensor
@@ -43,7 +44,7 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
     if find_torch() is None:
         return False
     given = any(tree.tensors for tree in trees)
-    with use_float64():
+    with use_float64(), interrupt_idle():
         of_tensors = attempt(rebuild_before(loss, trees), make_tensors(trees[0].leaves))
     if given and isinstance(of_tensors, Failure) and takes_namespace(loss):
         raise ValueError(

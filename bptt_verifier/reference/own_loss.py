@@ -58,6 +58,7 @@ from bptt_verifier.reference.scalar_loss import (
     find_settings,
     give_jax_arrays,
     ignore_namespace,
+    keep_traced_floats,
     refuses_arrays,
     require_one_value,
     to_scalar,
@@ -269,7 +270,8 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     paths = Paths(scalar_at, forget)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
     if isinstance(traced, Failure) and model.in_numpy and not model.in_torch:
-        in_jax = Paths(lambda point: lambda values: to_scalar(loss(values, np)), forget)
+        floats = keep_traced_floats(loss)
+        in_jax = Paths(lambda point: lambda values: to_scalar(floats(values, np)), forget)
         if not isinstance(attempt(lambda: in_jax.trace(wide)), Failure):
             paths, traced = in_jax, None  # it is written in jax.numpy
     if isinstance(traced, Failure) and model.in_numpy:

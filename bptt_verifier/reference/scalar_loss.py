@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.leaves import Tree, flatten
+from bptt_verifier.program.own_globals import find_globals
 from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.reference.case import Loss
 
@@ -40,6 +42,39 @@ def give_jax_arrays(loss: Loss) -> Loss:
     def call(params: Any, xp: Any) -> Any:
         arrays = (jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in params.values())
         return loss(dict(zip(params, arrays, strict=True)), xp)
+
+    return call
+
+
+class KeepingTracers(type):
+    """The metaclass of a `float` that leaves what JAX traces as it is."""
+
+    def __call__(cls, *given: Any) -> Any:
+        """Convert a number, unless it is traced."""
+        traced = len(given) == 1 and isinstance(given[0], jax.core.Tracer) and given[0].size == 1
+        return given[0] if traced else float(*given)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        """True for a float of Python's."""
+        return isinstance(value, float)
+
+
+TRACED_FLOAT = KeepingTracers("float", (float,), {"__slots__": ()})
+
+
+def keep_traced_floats(loss: Loss) -> Loss:
+    """Make the loss in which `float(x)` of what JAX traces is x, as in `return float(loss)`."""
+    space = find_globals(loss)
+
+    @wraps(loss)
+    def call(params: Any, xp: Any) -> Any:
+        if "float" in space:
+            return loss(params, xp)
+        space["float"] = TRACED_FLOAT
+        try:
+            return loss(params, xp)
+        finally:
+            del space["float"]
 
     return call
 

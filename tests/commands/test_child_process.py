@@ -267,6 +267,21 @@ def test_the_command_of_a_report_on_one_case_names_the_case(tmp_path: Path) -> N
     assert found.plain["command"] == "bptt verify it.py --seed 0 --case 3,digits=1"
 
 
+@pytest.mark.rest
+def test_a_thread_that_the_judge_has_ended_takes_no_time_of_a_call(tmp_path: Path) -> None:
+    file = tmp_path / "waiting.py"
+    file.write_text(
+        "import queue, threading\nimport numpy as np\nparams = {'w': np.array([0.3, -0.2])}\n"
+        "def loss(p): return np.sum(p['w'] ** 2)\n"
+        "def gradients(p):\n    asked, answered = queue.Queue(), queue.Queue()\n"
+        "    work = lambda: answered.put(2 * asked.get())\n"
+        "    threading.Thread(target=work, daemon=True).start()\n"
+        "    asked.put(p['w'])\n    return {'w': answered.get()}\n"
+    )
+    request = {"file": str(file), "function": None, "own": None, "options": {}}
+    assert judge_file(request, 1.0, lambda done, total: None, print).verdict is Verdict.AGREES
+
+
 def refuse() -> None:
     raise ValueError("params: expected a dict, found None")
 

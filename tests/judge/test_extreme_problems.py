@@ -286,6 +286,19 @@ def test_sizes_are_large_without_an_initial_state_too(letter: str) -> None:
     assert mistake.explanation.endswith("wrong where h0 is not given, and right where it is.")
 
 
+@pytest.mark.rest
+@pytest.mark.parametrize("letter", "TBD")
+@pytest.mark.parametrize("kind", ["float32", "strided"])
+def test_formats_and_layouts_are_tried_at_large_sizes_too(kind: str, letter: str) -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        special = x.dtype == np.float32 if kind == "float32" else not x.flags.c_contiguous
+        found = right("rnn", params, x, y)
+        factor = x.dtype.type(1.5 if special and is_large(x, letter) else 1)
+        return found._replace(W=factor * found.W)
+
+    assert judge(gradients).verdict is Verdict.DISAGREES
+
+
 @pytest.mark.table(2)
 @pytest.mark.parametrize("missing", ["h0", "c0"])
 def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:

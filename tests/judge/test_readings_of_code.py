@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier import Verdict, verify_own_model
+from bptt_verifier import Report, Verdict, compare_case, verify_own_model
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import find_node, is_scalar
@@ -219,3 +219,73 @@ def test_a_number_in_a_structure_of_gradients_is_said_not_to_be_compared(tmp_pat
     text = "x = draw(5)\ndef f(w, c):\n    s = w * x\n    RETURN\nf(draw(5), np.array(0.4))\n"
     returns = "return np.sum(s * s) * c, {0: 2 * s * x * c * FACTOR, 1: np.sum(s * s)}"
     require_comparison(tmp_path, "f", text, returns, "returned, and not compared: item 1[1]")
+
+
+# Parameters that are one array.
+MATRIX = np.array([[2.0, 0.3], [0.1, 1.0]])
+
+
+def quotient(w: Any) -> Any:
+    return w @ MATRIX @ w / (w @ w)
+
+
+def differentiate_quotient(w: Any, factor: float = 1.0) -> Any:
+    n = w @ w
+    return factor * ((MATRIX + MATRIX.T) @ w - 2 * (w @ MATRIX @ w / n) * w) / n
+
+
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_parameters_may_be_one_array(with_loss: bool) -> None:
+    def judge(factor: float) -> Report:
+        def gradients(w: Any) -> Any:
+            found = differentiate_quotient(w, factor)
+            return (quotient(w), found) if with_loss else found
+
+        return verify_own_model(gradients, quotient, np.array([0.3, -0.8]), cases=4)
+
+    right = judge(1.0)
+    assert right, str(right)
+    assert [*right.parameters] == (["loss", "params"] if with_loss else ["params"])
+    wrong = judge(1.1)
+    assert wrong.verdict is Verdict.DISAGREES
+    assert wrong.mistakes[0].name == "constant-factor"
+
+
+def test_one_array_may_be_of_two_entries_and_is_no_pair() -> None:
+    report = verify_own_model(
+        lambda w: [*differentiate_quotient(w)], quotient, np.array([0.3, -0.8]), cases=4
+    )
+    assert report, str(report)
+
+
+def test_one_array_is_compared_at_one_case() -> None:
+    given = quotient, np.array([0.3, -0.8])
+    assert compare_case(differentiate_quotient, *given, "0,digits=1")
+    wrong = compare_case(lambda w: 2 * differentiate_quotient(w), *given, "0,digits=1")
+    assert wrong.verdict is Verdict.DISAGREES
+
+
+def test_a_namespace_is_taken_beside_one_array() -> None:
+    def loss(w: Any, xp: Any) -> Any:
+        return xp.sum(xp.tanh(w) ** 2)
+
+    def gradients(w: Any) -> Any:
+        h = np.tanh(w)
+        return 2 * h * (1 - h * h)
+
+    assert verify_own_model(gradients, loss, np.array([0.3, -0.8, 0.1]), cases=4)
+
+
+def test_a_number_of_jax_may_be_returned_as_pythons(tmp_path: Path) -> None:
+    text = """
+import jax, jax.numpy as jnp
+x, W, b = draw(5, 4), draw(4, 3), draw(3)
+vg = jax.jit(jax.value_and_grad(lambda W, b: jnp.sum(jnp.tanh(x @ W + b) ** 2), argnums=(0, 1)))
+def step(W, b):
+    loss, (dW, db) = vg(W, b)
+    assert isinstance(1.0, float)
+    dW = dW * FACTOR
+    RETURN
+step(W, b)
+"""
+    require_comparison(tmp_path, "step", text, "return float(loss), dW, db", "parameters: W, b")

@@ -10,10 +10,15 @@ import pytest
 import scipy.linalg
 
 from bptt_verifier.program.attempt import Failure, attempt, is_of_values
+from bptt_verifier.program.decisions import UntraceableError
 
 
 class NotPositive(Exception):  # noqa: N818 - a user's name
     """An exception of the user's own."""
+
+
+class Abort(BaseException):
+    """One that a user's `except Exception` does not catch."""
 
 
 class SolverLinAlgError(RuntimeError):
@@ -47,6 +52,7 @@ def raise_at_settings() -> Any:
 OF_VALUES: dict[str, Callable[[], Any]] = {
     "a ValueError": state(ValueError("s must be positive")),
     "one of the user's": state(NotPositive()),
+    "one of the user's that is no Exception": state(Abort()),
     "a RuntimeError": state(RuntimeError("the iteration diverges")),
     "one of a library": state(SolverLinAlgError("singular")),
     "one for another": state_again,
@@ -74,6 +80,8 @@ OF_CODE: dict[str, Callable[[], Any]] = {
     "a type that is stated": state(TypeError("expected an array")),
     "an exit that is stated": state(SystemExit(1)),
     "an exit": sys.exit,
+    "the end of a generator": state(GeneratorExit()),
+    "a trace that ends": state(UntraceableError("too long")),
 }
 
 
