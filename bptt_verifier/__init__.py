@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     )
     from bptt_verifier.judge.one_case import compare_case
     from bptt_verifier.judge.session import verify_here
-    from bptt_verifier.judge.submission import BiasedWeights, GruBiasedWeights, Weights
     from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
     from bptt_verifier.judge.verify import (
         assert_own_model_verified,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
         verify_own_model,
     )
     from bptt_verifier.judge.vjp import assert_vjp_verified, verify_vjp
+    from bptt_verifier.judge.weights import BiasedWeights, GruBiasedWeights, Weights
     from bptt_verifier.proofs.enclosures import certify
     from bptt_verifier.report import DerivationError, Report
     from bptt_verifier.tolerance.comparison import Verdict
@@ -92,7 +92,7 @@ def __getattr__(name: str) -> Any:
         case "compare_case":
             from bptt_verifier.judge import one_case as module  # noqa: PLC0415
         case "BiasedWeights" | "GruBiasedWeights" | "Weights":
-            from bptt_verifier.judge import submission as module  # noqa: PLC0415
+            from bptt_verifier.judge import weights as module  # noqa: PLC0415
         case "verify_here":
             from bptt_verifier.judge import session as module  # noqa: PLC0415
         case "assert_vjp_verified" | "verify_vjp":

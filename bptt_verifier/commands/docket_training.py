@@ -13,7 +13,7 @@ import numpy as np
 from bptt_verifier.commands.colours import Encoding, inputs, targets
 from bptt_verifier.docket.entry import Entry
 from bptt_verifier.judge.published import DocketCase, differentiate_first, take_complex_steps
-from bptt_verifier.judge.submission import WEIGHTS
+from bptt_verifier.judge.weights import WEIGHTS
 from bptt_verifier.problems.problem import CELLS, OPTION_NAMES, Array
 
 HIDDEN, RATE = 8, 0.5

@@ -14,7 +14,8 @@ from bptt_verifier.judge.first_states import TakenStates
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.shared_truths import share_truths
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
-from bptt_verifier.judge.submission import NAMES, WEIGHTS, Call, Expected, order_names, write_call
+from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.judge.weights import NAMES, WEIGHTS, order_names, write_call
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.draws import round_values, with_values
 from bptt_verifier.problems.extremes import (

@@ -15,7 +15,7 @@ import numpy as np
 
 from bptt_verifier.judge.published import DocketCase
 from bptt_verifier.judge.small_sizes import parse_with_bases, read_sizes, run_with_sizes
-from bptt_verifier.judge.submission import WEIGHTS
+from bptt_verifier.judge.weights import WEIGHTS
 from bptt_verifier.problems.problem import CELLS, Sizes, list_shapes
 from bptt_verifier.proofs.forward_pass import ForwardPass, Numbers, loss_and_prediction
 from bptt_verifier.proofs.free_values import (

@@ -9,8 +9,8 @@ import numpy as np
 from bptt_verifier.docket import entry as entries
 from bptt_verifier.docket.entry import Entry
 from bptt_verifier.judge.files import count_positional
-from bptt_verifier.judge.submission import WEIGHTS
 from bptt_verifier.judge.verify import verify, verify_own_model
+from bptt_verifier.judge.weights import WEIGHTS
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import OPTION_NAMES, Array, Sizes
 from bptt_verifier.program.attempt import Failure, attempt

@@ -143,9 +143,7 @@ def read_function(
         roots["self"] = call.owner if call and call.owner is not None else owner
     elif not structure:
         roots["globals"] = find_used_globals(function)
-    calls = Calls(name, function, roots, structure)
-
-    method = getattr(function, "__name__", "")
+    calls, method = Calls(name, function, roots, structure), getattr(function, "__name__", "")
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         bound = getattr(roots["self"], method) if "self" in roots else function
@@ -156,8 +154,8 @@ def read_function(
     joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
-    alike = find_like_results(arguments, state["result"]) if owner is None else ()
-    if (len(alike) > 1 or (alike and not structure)) and not chosen:
+    alike = find_like_results(arguments, state["result"]) if owner is None and not chosen else ()
+    if len(alike) > 1 or (alike and not structure):
         return read_function(function, name, call, alike)
     names = name_returned_values(function, len(list_items(state["result"])))
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
@@ -183,22 +181,22 @@ def read_function(
         calls = Calls(name, function, {"arguments": arguments})
         whole = calls.make(run)
         state = calls.attempt(whole)
-    used = roots.get("globals", {}).keys() | getattr(roots.get("self"), "__dict__", {}).keys()
-    loss = find_loss(state["result"], names, {*arguments, *used})
+    used = {*arguments, *roots.get("globals", {}), *getattr(owner, "__dict__", {})}
+    loss = find_loss(state["result"], names, used)
     if loss is None and holds_more_beside_loss(state["result"]):
         loss, names = (0, 0), {(0,): "aux", **names}
     if loss is None:
-        returned = f"return (LOSS, *self.{method}({', '.join(arguments)}))"
-        remedy = f"; add a method that returns both, such as `{returned}`, call it at the end of "
-        remedy += f"the file, and name it, FILE:{name.partition('.')[0]}.METHOD"
+        remedy = f"; add a method that returns both, such as `return (LOSS, *self.{method}"
+        remedy += f"({', '.join(arguments)}))`, call it at the end of the file, and name it, "
+        remedy += f"FILE:{name.partition('.')[0]}.METHOD"
         raise ValueError(
             f"{name}: expected the loss and the gradients, found "
             f"{describe_result(state['result'], names)}, without a scalar that could be the loss"
             f"{'' if owner is None else remedy}"
         )
     data = ", ".join(each for each in arguments if each != calls.structure)
-    of_what = f" of {calls.structure}" if calls.structure else ""
-    said = f"{name} is taken for a function that returns the loss and the gradients{of_what}"
+    said = f"{name} is taken for a function that returns the loss and the gradients"
+    said += f" of {calls.structure}" if calls.structure else ""
     said += f", with the {data} of its first call in the file" if call and data else ""
     results = Results(state, names, ("result", *loss))
     calls.run = run

@@ -85,11 +85,11 @@ def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
                 waiting += [f.__code__ for f in vars(value).values() if isinstance(f, FunctionType)]
             elif holds_float_array(value, name):
                 found[name] = value
-    found |= find_owners(space, [v for v in found.values() if isinstance(v, np.ndarray)])
+    found |= find_viewed(space, [v for v in found.values() if isinstance(v, np.ndarray)])
     return {name: found[name] for name in space if name in found}
 
 
-def find_owners(space: Mapping[str, Any], arrays: Iterable[Any]) -> dict[str, Any]:
+def find_viewed(space: Mapping[str, Any], arrays: Iterable[Any]) -> dict[str, Any]:
     """Find the global arrays of which these are views, and a large part, as of a flat vector."""
     views = [each for each in arrays if each.base is not None]
     return {

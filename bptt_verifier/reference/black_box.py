@@ -161,7 +161,7 @@ def find_zeros(case: Case) -> frozenset[str]:
     return frozenset(name for name in case.arguments if not values[name].any())
 
 
-def doubt_few(chosen: Chosen, cases: int) -> str | None:
+def doubt_few_cases(chosen: Chosen, cases: int) -> str | None:
     """Say so where differences serve at too few cases to agree."""
     number = len(chosen.cases)
     if number >= min(FEWEST, cases):

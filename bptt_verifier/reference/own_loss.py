@@ -39,7 +39,11 @@ from bptt_verifier.program.torch_losses import (
     takes_tensors,
 )
 from bptt_verifier.program.trace import Program
-from bptt_verifier.reference.black_box import choose_black_box, describe_differences, doubt_few
+from bptt_verifier.reference.black_box import (
+    choose_black_box,
+    describe_differences,
+    doubt_few_cases,
+)
 from bptt_verifier.reference.case import CASES, Case, Loss
 from bptt_verifier.reference.coverage import (
     describe_cases,
@@ -202,7 +206,7 @@ def use_differences(
         return model._replace(refusal=f"{reason} Its differences: {found.what}.")
     box, chosen = found
     model = model._replace(
-        black_box=box, cases=chosen.cases, zeros=chosen.zeros, doubt=doubt_few(chosen, cases),
+        black_box=box, cases=chosen.cases, zeros=chosen.zeros, doubt=doubt_few_cases(chosen, cases),
         notes=tuple(describe_differences(box, chosen, reason)),
     )  # fmt: skip
     if not chosen.cases:

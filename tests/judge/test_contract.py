@@ -10,7 +10,8 @@ import pytest
 
 from bptt_verifier import Verdict, verify
 from bptt_verifier.judge.first_states import TakenStates, find_states
-from bptt_verifier.judge.submission import Breach, Expected, Weights, read_results
+from bptt_verifier.judge.submission import Breach, Expected, read_results
+from bptt_verifier.judge.weights import Weights
 from manual_bptt import gru, lstm, rnn
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time

@@ -9,22 +9,24 @@ import pytest
 
 from bptt_verifier.judge.submission import (
     SHOWN,
-    BiasedWeights,
     Breach,
     Call,
     Expected,
-    GruBiasedWeights,
     Submission,
-    Weights,
     are_equal,
     ask,
     convert_results,
     find_difference,
     name_beside,
     name_results,
-    order_names,
     read_in_order,
     read_results,
+)
+from bptt_verifier.judge.weights import (
+    BiasedWeights,
+    GruBiasedWeights,
+    Weights,
+    order_names,
     write_call,
 )
 from bptt_verifier.program.attempt import USERS, Settings

@@ -13,7 +13,7 @@ from bptt_verifier.reference.black_box import (
     Chosen,
     choose_black_box,
     describe_differences,
-    doubt_few,
+    doubt_few_cases,
     find_zeros,
 )
 from bptt_verifier.reference.case import Case
@@ -237,7 +237,7 @@ def test_the_smallest_errors_that_could_have_been_seen_are_said_of_gradients_not
 )  # fmt: skip
 def test_gradients_agree_by_three_cases_at_least(number: int, asked: int, said: str | None) -> None:
     chosen = Chosen((state_case(ONE, ONE, ONE),) * number, 0, frozenset())
-    doubt = doubt_few(chosen, asked)
+    doubt = doubt_few_cases(chosen, asked)
     assert (doubt is None) is (said is None)
     assert doubt is None or doubt.startswith(f"{said}")
 
