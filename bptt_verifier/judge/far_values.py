@@ -31,6 +31,6 @@ def describe_overflow(
             yield (
                 f"At {factor} times the values of {found.case.label}, your numbers for "
                 f"{', '.join(lost)} are not finite, and autodiff's are: a number inside overflows. "
-                "This is not held against you."
+                "The verdict does not depend on it."
             )
             return

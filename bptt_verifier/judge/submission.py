@@ -235,8 +235,10 @@ def read_parts(
     if not (listed and keys and named and len(keys) == len(result) and np.size(result[0]) == 1):
         return None
     found = expected.read(dict(zip(keys, result, strict=True)))
-    if any(np.shape(found[name]) != shape for name, shape in list_shapes(expected)):
-        return None
+    for name, shape in list_shapes(expected):
+        array = np.asarray(found[name])
+        if array.shape != shape or array.dtype.kind not in "fiu":  # as a dict is an object
+            return None
     readings[f"The list that you return is read in the order of params: {', '.join(keys)}."] = None
     return name_results(found, expected, readings)
 

@@ -61,7 +61,7 @@ def test_a_softmax_that_overflows_where_the_loss_does_not_is_said() -> None:
     report = verify_own_model(overflowing, shifted, GIVEN)
     assert list_said(report) == [
         "At 4096 times the values of case 0, your numbers for W are not finite, and autodiff's "
-        "are: a number inside overflows. This is not held against you."
+        "are: a number inside overflows. The verdict does not depend on it."
     ]
 
 

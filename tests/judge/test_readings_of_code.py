@@ -202,6 +202,15 @@ def test_a_number_before_gradients_of_all_parameters_is_the_loss() -> None:
     assert verify_own_model(gradients, scaled_square, params, cases=4)
 
 
+def test_a_number_before_a_dict_of_two_numbers_is_the_loss() -> None:
+    params = {"c": NUMBER, "w": np.array(0.3)}
+
+    def gradients(p: Any) -> Any:
+        return scaled_square(p), dict(zip("cw", differentiate(p), strict=True))
+
+    assert verify_own_model(gradients, scaled_square, params, cases=4)
+
+
 def test_the_parts_of_nested_parameters_may_begin_with_a_number() -> None:
     params = {"c": NUMBER, "layers": [VECTOR, 2 * VECTOR]}
 

@@ -245,11 +245,15 @@ def wrong(params: Any, x: Any, y: Any) -> Any:
     raise KeyError("no")
 
 
+def square(params: Any) -> Any:
+    return params["w"] ** 2
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
         (assert_verified, (wrong,)),
-        (assert_own_model_verified, (dict, dict, {"w": 1.0})),
+        (assert_own_model_verified, (dict, square, {"w": 1.0})),
         (bptt_verifier.assert_vjp_verified, (wrong, np.sin, (np.ones(1),))),
         (bptt_verifier.assert_jvp_verified, (wrong, np.sin, (np.ones(1),))),
         (bptt_verifier.assert_hvp_verified, (wrong, np.sum, (np.ones(1),))),
@@ -321,8 +325,8 @@ def test_a_report_carries_what_repeats_it() -> None:
     assert verify(wrong, examples=3).command == "verify(wrong, examples=3, seed=0)"
     without_name = partial(wrong, None)
     assert verify(without_name, examples=3).command == "verify(gradients, examples=3, seed=0)"
-    assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
-        "verify_own_model(dict, dict, params, cases=2, seed=0)"
+    assert verify_own_model(dict, square, {"w": 1.0}, cases=2).command == (
+        "verify_own_model(dict, square, params, cases=2, seed=0)"
     )
 
 
@@ -356,7 +360,7 @@ def test_a_report_on_a_kernel_carries_what_repeats_it() -> None:
 def test_a_wrong_gradient_is_a_failure_of_a_unittest_and_not_an_error() -> None:
     class TestMine(unittest.TestCase):
         def test_mine(self) -> None:
-            assert_own_model_verified(dict, dict, {"w": 1.0})
+            assert_own_model_verified(dict, square, {"w": 1.0})
 
     ended = unittest.TestResult()
     TestMine("test_mine").run(ended)
