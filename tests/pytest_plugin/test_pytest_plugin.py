@@ -366,4 +366,4 @@ def test_a_wrong_gradient_is_a_failure_of_a_unittest_and_not_an_error() -> None:
     TestMine("test_mine").run(ended)
     ((_, shown),) = ended.failures
     assert ended.errors == []
-    assert "DerivationError: inconclusive: your model" in shown
+    assert "DerivationError: disagrees: your model" in shown
