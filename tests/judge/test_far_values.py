@@ -70,6 +70,26 @@ def test_parameters_of_zeros_leave_it_to_a_drawn_case() -> None:
     assert [note for note in list_said(report) if "the values of case 1," in note]
 
 
+def test_some_zeros_are_no_reason_for_a_drawn_case() -> None:
+    given = {"W": GIVEN["W"] * [[0, 1], [1, 1], [1, 1]], "b": np.zeros(2)}
+
+    def loss(p: dict[str, Any], xp: Any) -> Any:
+        return shifted(p, xp) + xp.sum(p["b"] ** 2)
+
+    report = verify_own_model(lambda p: overflowing(p) | {"b": 2 * p["b"]}, loss, given)
+    assert [note for note in list_said(report) if "case 0, your numbers for W are" in note]
+
+
+def test_one_entry_that_overflows_is_said() -> None:
+    def loss(p: dict[str, Any], xp: Any) -> Any:
+        return xp.sum(xp.logaddexp(0.0, p["w"]))
+
+    def gradients(p: dict[str, Any]) -> dict[str, Any]:
+        return {"w": np.exp(p["w"]) / (1 + np.exp(p["w"]))}
+
+    assert list_said(verify_own_model(gradients, loss, {"w": np.array([1.0, -1.0])}))
+
+
 @pytest.mark.parametrize(
     ("gradients", "loss"),
     [(stable, shifted), (overflowing, plain), (overflowing, deciding), (guarded, shifted)],

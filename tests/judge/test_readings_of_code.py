@@ -11,6 +11,7 @@ from bptt_verifier import Report, Verdict, compare_case, verify_own_model
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import find_node, is_scalar
+from bptt_verifier.program.lone_arrays import name_lone_array
 from bptt_verifier.program.own_results import find_loss
 from tests.support.readings import read, require_comparison
 
@@ -265,6 +266,22 @@ def test_one_array_may_be_of_two_entries_and_is_no_pair() -> None:
         lambda w: [*differentiate_quotient(w)], quotient, np.array([0.3, -0.8]), cases=4
     )
     assert report, str(report)
+
+
+def test_more_than_a_pair_of_the_loss_and_the_gradient_of_one_array_is_refused() -> None:
+    report = verify_own_model(
+        lambda w: (quotient(w), differentiate_quotient(w), 1.0), quotient, np.ones(3)[:2], cases=4
+    )
+    assert report.mistakes[0].name == "wrong-shape"
+
+
+def test_the_functions_of_one_array_are_those_of_the_package_and_others_the_users() -> None:
+    given = differentiate_quotient, quotient, np.ones(2)
+    gradients, loss, params = name_lone_array(*given)
+    assert {gradients.__module__, loss.__module__} == {name_lone_array.__module__}
+    assert [*params] == ["params"]
+    named = differentiate_quotient, quotient, {"w": np.ones(2)}
+    assert name_lone_array(*named) == named
 
 
 def test_one_array_is_compared_at_one_case() -> None:
