@@ -303,15 +303,18 @@ def list_candidates(defined: Definitions) -> list[str]:
     handing = [n for n, f in defined.functions.items() if n not in found and returns_call(f, found)]
     makers = {n for n, function in defined.functions.items() if makes_candidate(function, own)}
     found += [*handing, *(name for name, maker in defined.made.items() if maker in makers)]
+    called = list[str]()
     for name, node in defined.classes.items():
         methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
         if methods & {*FORWARD} and methods & {*BACKWARD}:
-            found.append(name)
+            # Layers and activations may be called, where another one is to be judged.
+            (found if methods & {*FORWARD[:-1]} else called).append(name)
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
         both = [child.name for child in inside if returns_both(child, own=own)]
         leaving = [n.name for n in inside if LEAVING.fullmatch(n.name.lower())]
         found += [f"{name}.{each}" for each in both or list_beside_losses(inside) or leaving]
+    found = found or called
     own_first = [each for each in found if each.partition(".")[0] not in defined.starred]
     used = [each for each in found if each.partition(".")[0] in defined.calls]
     return own_first or used or found

@@ -1,16 +1,22 @@
 """Values far beyond those of the cases, at which a submission overflows and the loss does not.
 
-No verdict depends on them: a formula may be meant for smaller values. docs/derivation.md,
-section 10.
+No verdict depends on them: a formula may be meant for smaller values. Nor may the calls last long,
+whose steps may be as many as the values are large. docs/derivation.md, section 10.
 """
 
+import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
 from bptt_verifier.judge.comparisons import ask_at
 from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
+from bptt_verifier.program.idle_calls import interrupt_idle
+
+MOST = 2.0  # seconds of a call, after which it is interrupted
+LONGER, SHORT = 4.0, 0.1  # times the duration of an earlier call, and seconds more
 
 
 def describe_overflow(
@@ -22,10 +28,15 @@ def describe_overflow(
     found = next((f for f in every if any(map(np.any, f.case.arguments.values()))), None)
     if found is None:
         return
-    for factor, case in subject.draw_far_cases(found.case):
-        answer = ask_at(asked, subject, case)
-        if isinstance(answer, Breach):
-            return  # it may refuse such values
+    usual = 0.0
+    for factor, case in chain([(1, found.case)], subject.draw_far_cases(found.case)):
+        began = time.monotonic()
+        with interrupt_idle(MOST):
+            answer = ask_at(asked, subject, case)
+        seconds = time.monotonic() - began
+        if isinstance(answer, Breach) or (factor > 1 and seconds > LONGER * usual + SHORT):
+            return  # it may refuse such values, or take steps in proportion to them
+        usual = max(usual, seconds)
         lost = [n for n in found.gradients if n in answer and not np.isfinite(answer[n]).all()]
         if lost:
             yield (

@@ -187,6 +187,8 @@ def find_dependence(
         change = describe_change(found, again, repetition)
         if change is not None and not comes_of_values(found, again, repetition, asking):
             return change, ()
+    if compared and has_threads():
+        notes["No call after an exception was tried, since your code runs threads."] = None
     return None, tuple(notes)
 
 

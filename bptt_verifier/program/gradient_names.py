@@ -37,9 +37,10 @@ SAME = (
         "copy clone detach cpu cuda numpy item squeeze double float to requires_grad_ ravel "
         "flatten transpose contiguous".split()
     ),
-    frozenset("astype to reshape transpose swapaxes squeeze clip view permute".split()),
+    frozenset(("astype", "to")),
 )
-MODULES = frozenset("np numpy jnp xp torch jax lax".split())  # whose functions are no methods
+# Those of a gradient; a module or an object may have functions of these names.
+SAME_OF_GRADIENT = frozenset("reshape transpose swapaxes squeeze clip view permute".split())
 # Functions whose result is not their first argument with other entries.
 COMBINING = frozenset(
     "dot outer matmul einsum tensordot inner vdot kron multiply add subtract divide sum mean "
@@ -168,17 +169,33 @@ def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys
 
 
 def name_by_calls(function: Any, number: int) -> dict[Keys, str]:
-    """Name the items of a returned tuple by the variables that all calls in the file assign."""
+    """Name the items of a returned tuple by the variables that calls in its file assign them to.
+
+    The file defines one function of its name, and all calls agree. Where a call has the name of a
+    parameter in the place of another, as `f(V, U)` of `f(U, V)`, nothing is named.
+    """
     code = getattr(function, "__code__", None)
-    tree = attempt(ast.parse, "".join(linecache.getlines(code.co_filename)) if code else "")
+    if code is None:
+        return {}
+    tree = attempt(ast.parse, "".join(linecache.getlines(code.co_filename)))
+    nodes = [] if isinstance(tree, Failure) else [*ast.walk(tree)]
+    defined = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == code.co_name]
     every: list[list[str]] = []
-    for node in () if isinstance(tree, Failure) else ast.walk(tree):
+    given = code.co_varnames[: code.co_argcount]
+    for node in nodes if len(defined) == 1 else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             target, called = node.targets[0], node.value.func
+            method = isinstance(called, ast.Attribute)
             named = called.attr if isinstance(called, ast.Attribute) else name_expression(called)
-            if isinstance(target, ast.Tuple) and len(target.elts) == number and code is not None:
-                every += [[*map(name_expression, target.elts)]] * (named == code.co_name)
-    known = {*code.co_varnames, *code.co_names} if code is not None else set()
+            if isinstance(target, ast.Tuple) and len(target.elts) == number:
+                if named != code.co_name or method != ("." in code.co_qualname):
+                    continue
+                names = [name_expression(each) for each in node.value.args]
+                pairs = zip(names, given[method:], strict=False)
+                if any(name in given and name != place for name, place in pairs):
+                    return {}
+                every.append([*map(name_expression, target.elts)])
+    known = {*code.co_varnames, *code.co_names}
     return {
         (place,): names[0]
         for place, names in enumerate(zip(*every, strict=True))
@@ -244,9 +261,11 @@ def name_expression(item: ast.AST) -> str:
     if isinstance(item, ast.Call):
         function = item.func
         if isinstance(function, ast.Attribute) and function.attr in SAME[bool(item.args)]:
+            return name_expression(function.value)  # dWxh.copy(), loss.item()
+        if isinstance(function, ast.Attribute) and function.attr in SAME_OF_GRADIENT:
             owner = name_expression(function.value)
-            if owner not in MODULES:
-                return owner  # dWxh.copy(), dx.reshape(x.shape)
+            if owner and may_be_gradient(owner):
+                return owner  # dx.reshape(x.shape)
         if (
             item.args and name_expression(function) not in COMBINING
         ):  # np.clip(dWxh, -5, 5), np.array(dWxh)

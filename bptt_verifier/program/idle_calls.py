@@ -27,11 +27,12 @@ def find_idle_limit() -> float:
 
 
 @contextmanager
-def interrupt_idle() -> Iterator[None]:
+def interrupt_idle(most: float = float("inf")) -> Iterator[None]:
     """Raise UntraceableError in the code inside where it waits for seconds and does nothing.
 
-    Only in the main thread, where the system has alarms and the user's code has set none. Nothing
-    is printed of what ends other threads meanwhile, since that is the judge's doing.
+    It is also raised where the code takes `most` seconds. Only in the main thread, where the system
+    has alarms and the user's code has set none. Nothing is printed of what ends other threads
+    meanwhile, since that is the judge's doing.
     """
     alarm: Any = getattr(signal, "SIGALRM", None)
     inside = alarm is not None and threading.current_thread() is threading.main_thread()
@@ -39,7 +40,7 @@ def interrupt_idle() -> Iterator[None]:
     if before is None or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield
         return
-    used, idle = time.thread_time(), 0
+    used, idle, end = time.thread_time(), 0, time.monotonic() + most
 
     def note(*_: Any) -> None:
         nonlocal used, idle
@@ -47,6 +48,8 @@ def interrupt_idle() -> Iterator[None]:
         idle = idle + 1 if used - last < BUSY else 0
         if idle >= IDLE:
             raise UntraceableError("it waits, as for a thread or a process that has ended")
+        if time.monotonic() > end:
+            raise UntraceableError(f"it takes more than {most:g} s")
 
     printing, threading.excepthook = threading.excepthook, lambda _: None
     token = WAITED.set(IDLE * TICK)

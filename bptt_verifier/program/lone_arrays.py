@@ -1,6 +1,6 @@
 """Parameters that are one array, as a minimiser takes them, and functions of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -25,6 +25,8 @@ def name_lone_array(
     @wraps(gradients)
     def name_gradient(named: Any) -> Any:
         found = gradients(named[NAME])
+        if isinstance(found, Mapping) and {*found} == {NAME}:
+            return found
         pair = isinstance(found, tuple | list) and len(found) == 2 and is_scalar(found[0])
         if pair and np.shape(found[1]) == np.shape(params):
             return {"loss": found[0], NAME: found[1]}

@@ -200,9 +200,10 @@ class Calls:
     def find_overwritten(self, call: Callable[..., Any], left: Mapping[str, Any]) -> frozenset[str]:
         """Find the arrays of the object and the globals that a call fills, as a buffer of states.
 
-        Most entries that it writes do not depend on what they were: what is `left` in them after a
-        call with the parameters given is left there again where these entries were others. That
-        may be what they hold when the code is read, so that a call seems not to change them.
+        Such a buffer may hold the states of an earlier call already, so that a call leaves it as it
+        was. So two further calls get other values: one in all arrays, which shows what is written,
+        and one in the entries of one array that are. Where most entries of an array are left then
+        as they are `left` at the values given, it is filled. Zeros do not count: a mask makes them.
         """
         inside = {n: p.array for n, p in self.places.items() if p.root in ("self", "globals")}
         moved = {n: MOVED * to_array(value) + SHIFTED for n, value in inside.items()}
@@ -225,7 +226,7 @@ class Calls:
             if again is not None:
                 known = to_array(left[name])
                 telling = written & (after[name] != known) & (moved[name] != to_array(value))
-                if 2 * np.sum(telling & (again[name] == known)) > np.sum(telling):
+                if 2 * np.sum(telling & (again[name] == known) & (known != 0)) > np.sum(known != 0):
                     filled.add(name)
         return frozenset(filled)
 

@@ -154,10 +154,11 @@ def read_function(
     joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
-    alike = find_like_results(arguments, state["result"]) if owner is None and not chosen else ()
+    names = name_returned_values(function, len(list_items(state["result"])))
+    free = owner is None and not chosen
+    alike = find_like_results(arguments, state["result"], names) if free else ()
     if len(alike) > 1 or (alike and not structure):
         return read_function(function, name, call, alike)
-    names = name_returned_values(function, len(list_items(state["result"])))
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
     lists = {key: value for key, value in lists.items() if key not in arguments}
     listed = find_list_arguments(arguments, state["result"], names) if not structure else {}

@@ -4,13 +4,15 @@ It has a usual name, or is no plain list or tuple; or a returned list has the sh
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.data_names import find_kind
-from bptt_verifier.program.leaves import find_node, flatten
+from bptt_verifier.program.gradient_names import may_be_gradient
+from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import Calls
 from bptt_verifier.program.own_results import PARAMS, is_float_array, list_items
 from bptt_verifier.program.torch_tensors import to_array
@@ -35,23 +37,32 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     return next((name for name in holding if name in PARAMS), next(iter(holding), ""))
 
 
-def find_like_results(arguments: Mapping[str, Any], result: Any) -> tuple[str, ...]:
+def find_like_results(
+    arguments: Mapping[str, Any], result: Any, names: Mapping[Keys, str] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Find the lists of arrays, by no names of data, that have the shapes of returned lists.
 
-    They are in the order of these. Empty unless one alone has them, or each has those of another.
+    One is that if no other is. Several are, in the order of the returned lists, if each has the
+    shapes of another, by which its order shows: they are not the same from the last to the first.
+    Then the returned lists have no `names` of other things than gradients, such as states.
     """
-    returned = [value for _, value in list_items(result) if type(value) in (list, tuple)]
-    shapes = [[attempt(np.shape, to_array(each)) for each in value] for value in returned]
+    returned = [(path, v) for path, v in list_items(result) if type(v) in (list, tuple)]
+    shapes = {path: [attempt(np.shape, to_array(each)) for each in v] for path, v in returned}
     given = {
         name: [each.shape for each in value]
         for name, value in arguments.items()
         if type(value) in (list, tuple) and value and all(map(is_float_array, value))
         and not find_kind(name)
     }  # fmt: skip
-    found = [[name for name, each in given.items() if each == every] for every in shapes]
-    found = [names for names in found if names]
-    names = tuple(each for every in found for each in every)
-    return names if len(names) == len(found) == len({*names}) else ()
+    found = [name for name, each in given.items() if each in shapes.values()]
+    if len(found) < 2:
+        return (*found,)
+    fitting = {p: [name for name in found if given[name] == each] for p, each in shapes.items()}
+    ordered = [name for fits in fitting.values() for name in fits]
+    named = [names.get(path, "") for path, fits in fitting.items() if fits]
+    shown = all(given[name] != given[name][::-1] or len(given[name]) == 1 for name in found)
+    one_each = len(ordered) == len({*ordered}) == sum(map(bool, fitting.values()))
+    return tuple(ordered) if all(map(may_be_gradient, named)) and shown and one_each else ()
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

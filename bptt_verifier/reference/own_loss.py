@@ -274,10 +274,11 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     paths = Paths(scalar_at, forget)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
     if isinstance(traced, Failure) and model.in_numpy and not model.in_torch:
-        floats = keep_traced_floats(loss)
-        in_jax = Paths(lambda point: lambda values: to_scalar(floats(values, np)), forget)
-        if not isinstance(attempt(lambda: in_jax.trace(wide)), Failure):
-            paths, traced = in_jax, None  # it is written in jax.numpy
+        for written in (loss, keep_traced_floats(loss)):
+            in_jax = Paths(partial(give_numpy, written), forget)
+            if not isinstance(attempt(in_jax.trace, wide), Failure):
+                paths, traced = in_jax, None  # it is written in jax.numpy
+                break
     if isinstance(traced, Failure) and model.in_numpy:
         kind, _, said = traced.what.partition(": ")
         what = (
@@ -298,6 +299,11 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     if isinstance(followed, Failure):
         return f"jax.grad of the loss raised {followed.what} at {followed.where}."
     return paths
+
+
+def give_numpy(loss: Loss, point: Mapping[str, Array]) -> Callable[[Any], Any]:
+    """Make the scalar function of a loss in JAX that takes no namespace, whatever the point is."""
+    return lambda values: to_scalar(loss(values, np))
 
 
 def describe_steps(model: OwnModel) -> str:

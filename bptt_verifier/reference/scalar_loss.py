@@ -59,7 +59,8 @@ class KeepingTracers(type):
         return isinstance(value, float)
 
 
-TRACED_FLOAT = KeepingTracers("float", (float,), {"__slots__": ()})
+# As a dtype it is that of a float.
+TRACED_FLOAT = KeepingTracers("float", (float,), {"__slots__": (), "dtype": np.dtype(float)})
 
 
 def keep_traced_floats(loss: Loss) -> Loss:

@@ -1,5 +1,6 @@
 """Overflow at values that no case has is said, and decides nothing."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,14 @@ def guarded(p: dict[str, Any]) -> dict[str, Any]:
     return overflowing(p)
 
 
+def in_steps(p: dict[str, Any]) -> dict[str, Any]:
+    """The same, after as many steps as the weights are large: seconds at 2⁸ times the values."""
+    end = time.monotonic() + 0.001 * np.abs(p["W"]).max() ** 1.5
+    while time.monotonic() < end:
+        pass
+    return stable(p)
+
+
 def list_said(report: Report) -> list[str]:
     assert report.verdict.value == "agrees"
     return [note for note in report.notes if "a number inside overflows" in note]
@@ -92,8 +101,27 @@ def test_one_entry_that_overflows_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("gradients", "loss"),
-    [(stable, shifted), (overflowing, plain), (overflowing, deciding), (guarded, shifted)],
-    ids=["finite", "the loss overflows, too", "several paths", "it raises there"],
+    [
+        (stable, shifted),
+        (overflowing, plain),
+        (overflowing, deciding),
+        (guarded, shifted),
+        (in_steps, shifted),
+    ],
+    ids=["finite", "the loss overflows, too", "several paths", "it raises there", "steps"],
 )
 def test_nothing_is_said(gradients: Callable[..., Any], loss: Callable[..., Any]) -> None:
     assert not list_said(verify_own_model(gradients, loss, GIVEN))
+
+
+def test_calls_that_take_longer_and_longer_end_the_search() -> None:
+    asked = list[float]()
+
+    def gradients(p: dict[str, Any]) -> dict[str, Any]:
+        asked.append(np.abs(p["W"]).max() / np.abs(GIVEN["W"]).max())
+        return in_steps(p)
+
+    start = time.monotonic()
+    assert not list_said(verify_own_model(gradients, shifted, GIVEN, cases=2))
+    assert max(asked) < 2**12
+    assert time.monotonic() - start < 20

@@ -51,7 +51,10 @@ def test_gradients_have_the_names_that_the_file_gives_them(tmp_path: Path) -> No
     ("calls", "names"),
     [
         ("loss, dW, db = f(W, b)", {1: "dW", 2: "db"}),
-        ("loss, dW, db = module.f(W, b)", {1: "dW", 2: "db"}),
+        ("loss, dW, db = module.f(W, b)", {}),  # of another f
+        ("loss, dW, db = f(W, c)", {1: "dW", 2: "db"}),
+        ("loss, db, dW = f(b, W)", {}),  # of the other argument
+        ("loss, dW, db = f(b=b, W=W)", {1: "dW", 2: "db"}),
         ("loss, dW, db = f(W, b)\nloss, dW, dV = f(W, b)", {1: "dW"}),
         ("loss, one, two = f(W, b)", {}),  # names of no gradients
         ("loss, *all = f(W, b)", {}),
@@ -127,6 +130,20 @@ layer.backward()
 def test_the_forward_pass_may_be_the_call_of_an_object(tmp_path: Path) -> None:
     said = "a class with __call__, backward"
     require_comparison(tmp_path, "Layer", CALLED, 'return {"W": dW, "b": db}', said)
+
+
+def test_a_called_layer_is_not_judged_beside_a_function(tmp_path: Path) -> None:
+    activation = """
+class Tanh:
+    def __call__(self, x):
+        self.h = np.tanh(x)
+        return self.h
+    def backward(self, d):
+        return d * (1 - self.h ** 2)
+"""
+    text = activation + LINEAR.replace("CALL", "f(W, b)")
+    found = read(tmp_path, None, text, "return loss, dW, db")  # type: ignore[arg-type]
+    assert [*found.params] == ["W", "b"]
 
 
 def test_the_gradient_of_a_number_is_not_the_loss(tmp_path: Path) -> None:
@@ -306,7 +323,10 @@ def test_a_number_of_jax_may_be_returned_as_pythons(tmp_path: Path) -> None:
     text = """
 import jax, jax.numpy as jnp
 x, W, b = draw(5, 4), draw(4, 3), draw(3)
-vg = jax.jit(jax.value_and_grad(lambda W, b: jnp.sum(jnp.tanh(x @ W + b) ** 2), argnums=(0, 1)))
+def loss_of(W, b):
+    start = jnp.zeros(3, dtype=float)
+    return jnp.sum(jnp.tanh(x @ W + b + start.astype(float)) ** 2)
+vg = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1)))
 def step(W, b):
     loss, (dW, db) = vg(W, b)
     assert isinstance(1.0, float)

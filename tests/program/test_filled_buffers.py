@@ -69,7 +69,7 @@ x, y, lr = draw(5, 4), draw(5, 3), 0.01
 class Linear:
     def __init__(self):
         self.W, self.b = draw(4, 3), draw(3)
-        self.seen = np.zeros(())
+        self.mask = np.tril(np.ones((4, 3)), -1)
     def both(self, x, y):
         BEFORE
         e = x @ self.W + self.b - y
@@ -83,6 +83,10 @@ WRITES = {
     "a step": ("", "self.W -= lr * dW; self.b -= lr * db"),
     "most weights pruned": ("self.W[1:] = 0.0", ""),
     "a row of zeros": ("self.W[0] = 0.0", ""),
+    "a mask of zeros": ("self.W *= self.mask", ""),
+    "one row from another array": ("self.W[-1] = self.b", ""),
+    "a diagonal from another array": ("self.W[[0, 1, 2], [0, 1, 2]] = self.b", ""),
+    "one half from the other": ("i = np.tril_indices(3, -1); self.W[i] = self.W[:3].T[i]", ""),
     "weights clipped": ("", "self.W -= lr * dW; np.clip(self.W, -0.3, 0.3, out=self.W)"),
 }
 

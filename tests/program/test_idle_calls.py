@@ -89,6 +89,8 @@ def test_threads_of_the_users_are_given_no_arguments_that_end_them(
     report = verify_own_model(scaled, loss, W, cases=4)
     assert report.verdict is (Verdict.AGREES if factor == 1 else Verdict.DISAGREES), str(report)
     assert server.thread.is_alive()
+    said = "No call after an exception was tried, since your code runs threads."
+    assert said in report.notes
 
 
 @needs_alarms
@@ -121,6 +123,16 @@ def test_what_waits_is_interrupted_after_a_few_ticks_and_nothing_is_left() -> No
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert threading.excepthook is printing
+
+
+@needs_alarms
+def test_what_takes_longer_than_it_may_is_interrupted() -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    with pytest.raises(UntraceableError, match=r"more than 0\.2 s"), interrupt_idle(0.2):
+        spin()
 
 
 @needs_alarms

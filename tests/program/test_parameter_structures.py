@@ -48,7 +48,8 @@ def test_a_structure_is_found_by_its_name_or_its_kind(
         ({"values": [W, [b]]}, (0.5, [W, [b]]), ()),
         ({"values": []}, (0.5, []), ()),
         ({"values": [W, b], "y": W}, (0.5, [W], [W, b]), ("values",)),
-        ({"weights": [W], "biases": [b, b]}, (0.5, [b, b], [W]), ("biases", "weights")),
+        ({"weights": [W], "biases": [b, W]}, (0.5, [b, W], [W]), ("biases", "weights")),
+        ({"weights": [W], "biases": [b, b]}, (0.5, [b, b], [W]), ()),  # in either order
         ({"weights": [W], "biases": [b, b]}, (0.5, [b, b], [b]), ("biases",)),
         ({"left": [W], "right": [W]}, (0.5, [W], [W]), ()),
         ({"weights": [W], "biases": [b]}, (0.5, [b], [b], [W]), ()),  # a list of them is none
@@ -58,6 +59,21 @@ def test_a_list_is_found_by_a_returned_list_of_its_shapes(
     arguments: dict[str, Any], result: Any, found: tuple[str, ...]
 ) -> None:
     assert find_like_results(arguments, result) == found
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({}, ("weights", "carry")),
+        ({(1,): "nabla_w", (2,): "dcarry"}, ("weights", "carry")),
+        ({(1,): "dweights", (2,): "new_carry"}, ()),  # the states of the last step
+    ],
+)
+def test_lists_that_are_named_otherwise_are_no_gradients(
+    names: dict[Any, str], found: tuple[str, ...]
+) -> None:
+    arguments = {"weights": [W, b], "carry": [b, W]}
+    assert find_like_results(arguments, (0.5, [W, b], [b, W]), names) == found
 
 
 LISTED = """

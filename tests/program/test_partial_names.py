@@ -317,6 +317,8 @@ def test_a_variable_d_is_no_gradient_of_v_where_a_container_has_one() -> None:
         ("return L, dW.reshape(a.shape), db.transpose(1, 0)", 3, ["L", "dW", "db"]),
         ("return L, np.reshape(dW, a.shape), np.ravel(db)", 3, ["L", "dW", "db"]),
         ("return L, dW.ravel(), h.dot(a)", 3, ["L", "dW"]),
+        ("return L, self.clip(dW, 5), onp.clip(db, 1)", 3, ["L", "dW", "db"]),
+        ("return L, dW.clip(-5, 5), h.astype(a)", 3, ["L", "dW", "h"]),
     ],
 )
 def test_returned_values_are_named(body: str, number: int, names: list[str]) -> None:
