@@ -40,15 +40,16 @@ def interrupt_idle(most: float = float("inf")) -> Iterator[None]:
     if before is None or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield
         return
-    used, idle, end = time.thread_time(), 0, time.monotonic() + most
+    used, idle, ticks = time.thread_time(), 0, 0
 
     def note(*_: Any) -> None:
-        nonlocal used, idle
+        nonlocal used, idle, ticks
         last, used = used, time.thread_time()
         idle = idle + 1 if used - last < BUSY else 0
         if idle >= IDLE:
             raise UntraceableError("it waits, as for a thread or a process that has ended")
-        if time.monotonic() > end:
+        ticks += 1
+        if ticks * TICK > most:
             raise UntraceableError(f"it takes more than {most:g} s")
 
     printing, threading.excepthook = threading.excepthook, lambda _: None

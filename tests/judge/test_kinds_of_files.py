@@ -116,6 +116,13 @@ def test_arguments_with_a_default_are_not_required() -> None:
     defined = define("def f(p, /, x, y=1, z=2, *, k):\n    return p\n")
     assert count_required(defined, "f") == 2
     assert count_required(defined, "g") is None
+    for arguments, number in {
+        "*all": None,
+        "p, *all": 1,
+        "p, /, *all": 1,
+        "p, /, q, *all": 2,
+    }.items():
+        assert count_required(define(f"def f({arguments}):\n    return 1\n"), "f") == number
 
 
 def test_an_argument_is_weights_if_it_has_three_matrices_of_several_shapes() -> None:

@@ -1,6 +1,7 @@
 """Code in further shapes is read as it stands: right gradients agree, and wrong ones disagree."""
 
 import textwrap
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,7 @@ def differentiate(p: Any, factor: float = 1.0) -> tuple[Any, Any]:
     return factor * np.sum(s**2), 2 * p["c"] * s * np.cos(p["w"])
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_a_number_before_an_array_may_be_the_gradient_of_the_first_parameter(kind: Any) -> None:
     params = {"c": NUMBER, "w": VECTOR}
@@ -227,6 +229,40 @@ def test_a_number_before_a_dict_of_two_numbers_is_the_loss() -> None:
         return scaled_square(p), dict(zip("cw", differentiate(p), strict=True))
 
     assert verify_own_model(gradients, scaled_square, params, cases=4)
+
+
+def test_two_nested_parts_have_gradients_beside_the_loss() -> None:
+    params = {"one": {"w": VECTOR}, "two": {"w": 2 * VECTOR}}
+
+    def loss(p: Any) -> Any:
+        return np.sum(p["one"]["w"] ** 2) + np.sum(p["two"]["w"] ** 3)
+
+    def gradients(p: Any) -> Any:
+        one, two = p["one"]["w"], p["two"]["w"]
+        return loss(p), {"one": {"w": 2 * one}, "two": {"w": 3 * two**2}}
+
+    assert verify_own_model(gradients, loss, params, cases=4)
+
+
+def test_the_fields_of_a_named_tuple_are_in_their_own_order() -> None:
+    fields = namedtuple("fields", "w c")
+
+    def gradients(p: Any) -> Any:
+        dc, dw = differentiate(p)
+        return fields(c=dc, w=dw)
+
+    params = {"c": NUMBER, "w": np.array(0.3)}
+    assert verify_own_model(gradients, scaled_square, params, cases=4)
+
+
+def test_a_decorated_loss_may_need_its_namespace() -> None:
+    def inner(*arguments: Any) -> Any:
+        p, xp = arguments
+        return p["c"] * xp.sum(xp.sin(p["w"]) ** 2)
+
+    params = {"c": NUMBER, "w": VECTOR}
+    report = verify_own_model(differentiate, inner, params, cases=4)
+    assert report, str(report)
 
 
 def test_the_parts_of_nested_parameters_may_begin_with_a_number() -> None:
@@ -261,7 +297,8 @@ def differentiate_quotient(w: Any, factor: float = 1.0) -> Any:
     return factor * ((MATRIX + MATRIX.T) @ w - 2 * (w @ MATRIX @ w / n) * w) / n
 
 
-@pytest.mark.parametrize("with_loss", [False, True])
+@pytest.mark.table(1)
+@pytest.mark.parametrize("with_loss", [True, False])
 def test_parameters_may_be_one_array(with_loss: bool) -> None:
     def judge(factor: float) -> Report:
         def gradients(w: Any) -> Any:
@@ -319,6 +356,7 @@ def test_a_namespace_is_taken_beside_one_array() -> None:
     assert verify_own_model(gradients, loss, np.array([0.3, -0.8, 0.1]), cases=4)
 
 
+@pytest.mark.rest
 def test_a_number_of_jax_may_be_returned_as_pythons(tmp_path: Path) -> None:
     text = """
 import jax, jax.numpy as jnp

@@ -49,6 +49,7 @@ OUT = "np.tanh(x[t] @ self.U + self.H[t] @ self.W, out=self.H[t + 1])"
 FILLS, CALLS = {"items": ITEMS, "rows": ROWS, "out": OUT}, {"once": 1, "twice": 2}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("fill", FILLS.values(), ids=FILLS)
 def test_states_in_an_attribute_are_filled(fill: str, calls: int, tmp_path: Path) -> None:
