@@ -235,17 +235,12 @@ def read_parts(
     if not (listed and keys and named and len(keys) == len(result) and np.size(result[0]) == 1):
         return None
     found = expected.read(dict(zip(keys, result, strict=True)))
-    for name, shape in list_shapes(expected):
-        array = np.asarray(found[name])
-        if array.shape != shape or array.dtype.kind not in "fiu":  # as a dict is an object
+    for name in expected.names:
+        array = np.asarray(found[name])  # of objects, where it is a dict
+        if array.shape != expected.shapes[name] or array.dtype.kind not in "fiu":
             return None
     readings[f"The list that you return is read in the order of params: {', '.join(keys)}."] = None
     return name_results(found, expected, readings)
-
-
-def list_shapes(expected: Expected) -> list[tuple[str, tuple[int, ...]]]:
-    """List the gradients that are required, with their shapes."""
-    return [(name, expected.shapes[name]) for name in expected.names]
 
 
 def read_in_order(
@@ -261,7 +256,7 @@ def read_in_order(
     )
     if not flat or not isinstance(listed, tuple | list) or hasattr(listed, "_fields"):
         return None
-    shapes = [shape for _, shape in list_shapes(expected)]
+    shapes = [expected.shapes[name] for name in expected.names]
     pairs = zip(listed, shapes, strict=True) if len(listed) == len(shapes) else ()
     given = [shape if each is None else np.shape(each) for each, shape in pairs]
     names = ", ".join(expected.names)
