@@ -16,7 +16,7 @@ from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.program.idle_calls import interrupt_idle
 
 MOST = 2.0  # seconds of a call, after which it is interrupted
-LONGER, SHORT = 4.0, 0.1  # times the duration of an earlier call, and seconds more
+LONGER, SHORT = 4.0, 0.125  # times the duration of the call before, and seconds more
 
 
 def describe_overflow(
@@ -28,15 +28,15 @@ def describe_overflow(
     found = next((f for f in every if any(map(np.any, f.case.arguments.values()))), None)
     if found is None:
         return
-    usual = 0.0
+    longest = np.inf
     for factor, case in chain([(1, found.case)], subject.draw_far_cases(found.case)):
         began = time.monotonic()
         with interrupt_idle(MOST):
             answer = ask_at(asked, subject, case)
         seconds = time.monotonic() - began
-        if isinstance(answer, Breach) or (factor > 1 and seconds > LONGER * usual + SHORT):
+        if isinstance(answer, Breach) or seconds > longest:
             return  # it may refuse such values, or take steps in proportion to them
-        usual = max(usual, seconds)
+        longest = LONGER * seconds + SHORT
         lost = [n for n in found.gradients if n in answer and not np.isfinite(answer[n]).all()]
         if lost:
             yield (

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier import Report, verify_own_model
+from bptt_verifier.judge import far_values
+from bptt_verifier.judge.far_values import describe_overflow
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.submission import Submission, make_breach
 from bptt_verifier.reference.own_loss import prepare
 
 rng = np.random.default_rng(0)
@@ -121,6 +125,45 @@ def test_one_entry_that_overflows_is_said() -> None:
 )
 def test_nothing_is_said(gradients: Callable[..., Any], loss: Callable[..., Any]) -> None:
     assert not list_said(verify_own_model(gradients, loss, GIVEN))
+
+
+REFUSED = make_breach("raised", "your function raised ValueError")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answers", "asked"),
+    [
+        ([0.125, 0.625, 2.625, 10.625], {}, [1, 2, 4, 8]),  # four times the last, and 1/8 more
+        ([0.125, 0.75], {}, [1, 2]),
+        ([0.125, 0.625, 2.75, 0.0], {}, [1, 2, 4]),
+        ([9.0, 0.0, 0.125, 0.75], {}, [1, 2, 4, 8]),  # the first may take any time
+        ([0.0] * 4, {2: REFUSED}, [1, 2]),
+        ([0.0] * 4, {4: {"w": np.array([1.0, np.nan])}}, [1, 2, 4]),
+        ([0.0] * 4, {1: {"w": np.array([np.inf])}}, [1]),
+    ],
+)
+def test_no_larger_values_are_asked_for_after_a_refusal_or_a_long_call(
+    seconds: list[float], answers: dict[int, Any], asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(factor: int) -> Any:
+        return SimpleNamespace(arguments={"w": np.array([factor, 0])}, single=False, label="case 0")
+
+    clock, called = [0.0], list[int]()
+
+    def answer(submission: Any, subject: Any, case: Any) -> Any:
+        called.append(case.arguments["w"][0])
+        clock[0] += seconds[len(called) - 1]
+        return answers.get(called[-1], {"w": np.ones(1)})
+
+    monkeypatch.setattr(far_values, "ask_at", answer)
+    monkeypatch.setattr(far_values, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found: Any = SimpleNamespace(case=make(1), gradients=["w"])
+    subject: Any = SimpleNamespace(draw_far_cases=lambda case: ((f, make(f)) for f in (2, 4, 8)))
+    said = [*describe_overflow(Submission(len), subject, [found])]
+    assert called == asked
+    last = answers.get(asked[-1])
+    assert bool(said) is isinstance(last, dict)
+    assert all(f"At {asked[-1]} times the values of case 0" in each for each in said)
 
 
 @pytest.mark.rest
