@@ -80,6 +80,9 @@ def test_as_many_cases_are_drawn_as_are_announced(cell: str, option: str) -> Non
     drawn = [*found.draw_cases()], [*found.draw_probes()], found.small_extremes
     large = LARGE_PROBLEMS + 3 * 2  # each with and without the state
     assert found.total == sum(map(len, drawn)) + 2 * large
+    alone = subject(cell, option, sizes=(SMALL, SMALL))
+    without = [*alone.draw_cases()], [*alone.draw_probes()], alone.small_extremes
+    assert alone.total == sum(map(len, without)) + large
     assert len(drawn[0]) == 3 + (4 if cell == "rnn" else 0)
     assert len(drawn[1]) == len(SPREADS) * PROBES * 2
     assert {find_how(case) for case in (*drawn[0], *drawn[1])} == {"ahead"}
