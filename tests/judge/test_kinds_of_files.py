@@ -495,13 +495,3 @@ def test_a_method_named_loss_that_returns_gradients_returns_both(returned: str) 
     assert list_candidates(define(source)) == ["Net.loss"]
     for other in (source.replace("def loss", "def run"), source.replace(returned, "total, d")):
         assert list_candidates(define(other)) == []
-
-
-@pytest.mark.parametrize("forward", ["forward", "fprop", "fwd", "__call__"])
-def test_a_class_that_is_only_called_is_a_candidate_where_nothing_else_is(forward: str) -> None:
-    layer = f"class A:\n    def {forward}(self, x):\n        return x\n"
-    layer += "    def backward(self, d):\n        return d\n"
-    whole = "def f(W, x):\n    loss, dW = 1.0, W\n    return loss, dW\n"
-    assert list_candidates(define(layer)) == ["A"]
-    both = list_candidates(define(layer + whole))
-    assert sorted(both) == (["f"] if forward == "__call__" else ["A", "f"])

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.candidates import choose_loss_method, choose_method, suggest_name
+from bptt_verifier.judge.candidates import (
+    choose_loss_method,
+    choose_method,
+    list_candidates,
+    suggest_name,
+)
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import CodeRaisedError
@@ -460,3 +465,13 @@ net.backward()
     assert {*flatten(found.params).leaves} == {f"{layer}.W", "rec.W"}
     assert not list_wrong(found)
     assert list_wrong(read_own(tmp_path, text.replace("1 * np", "7 * np"))) == {f"{layer}.W"}
+
+
+@pytest.mark.parametrize("forward", ["forward", "fprop", "fwd", "__call__"])
+def test_a_class_that_is_only_called_is_a_candidate_where_nothing_else_is(forward: str) -> None:
+    layer = f"class A:\n    def {forward}(self, x):\n        return x\n"
+    layer += "    def backward(self, d):\n        return d\n"
+    whole = "def f(W, x):\n    loss, dW = 1.0, W\n    return loss, dW\n"
+    assert list_candidates(define(layer)) == ["A"]
+    both = list_candidates(define(layer + whole))
+    assert sorted(both) == (["f"] if forward == "__call__" else ["A", "f"])
