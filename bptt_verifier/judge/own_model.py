@@ -212,6 +212,12 @@ class OwnSubject(Subject):
                 return
             yield factor, case._replace(arguments=far)
 
+    def draw_raising(self, case: Case) -> Iterator[Case]:
+        """Draw the points of the same setting that were left out since the loss raises there."""
+        for point in self.model.raising:
+            if point.setting == case.point.setting:
+                yield case._replace(arguments=self.model.draw(point))
+
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Say so where the submission agrees at the parameters given, and near them or not.
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ FEW = 2  # such cases where something is wrong anyway
 BEFORE, AWAY = 0.75, 0.0625  # times its values, and for zeros, before it changes in place
 ALONE = 16  # parameters that change alone
 FAILING = 3  # failing cases that are asked once more
+RAISING = 2  # values at which the loss raises an exception, where gradients are asked for, too
 CALLS = 64  # calls before the parameters change, unless they take long
 SECONDS = 1.0  # for the calls beyond the cases that are repeated
 POISON = (0xFF, 0x7F)  # of every byte: NaN, or a huge number, in every precision
@@ -50,6 +51,7 @@ ENOUGH = 2  # of them that follow before any is stale
 MOVED = 2.0**10  # allowed errors, by which a gradient moves that tells
 
 Ask = Callable[[Case, Copy], Compared | Breach]
+DrawRaising = Callable[[Case], Iterator[Case]]
 
 
 class Repetition(NamedTuple):
@@ -167,21 +169,36 @@ LAYOUTS = (
 )
 
 
+def no_cases(case: Case) -> Iterator[Case]:
+    """Draw no values at which a loss raises an exception: no loss is known to."""
+    return iter(())
+
+
+def is_raised(breach: Breach) -> bool:
+    """Tell whether an exception of the submission's is the breach."""
+    return breach.mistake.name == "raised"
+
+
 def find_dependence(
-    submission: Submission, compared: Sequence[Compared], ask: Ask, ask_on_object: Ask | None = None
+    submission: Submission,
+    compared: Sequence[Compared],
+    ask: Ask,
+    ask_on_object: Ask | None = None,
+    draw_raising: DrawRaising = no_cases,
 ) -> tuple[Mistake | None, tuple[str, ...]]:
     """Ask for some cases again; return how a result changes, and notes on what was raised.
 
     `ask` calls the submission at a case, with the given copies of its arguments, and
     `ask_on_object` does so on an object that has been called before, if there is one.
+    `draw_raising` draws values of a case at which the loss raises an exception.
     """
     notes: dict[str, None] = {}
-    for found, repetition in draw_repetitions(submission, compared, ask):
+    for found, repetition in draw_repetitions(submission, compared, ask, draw_raising):
         asking = ask_on_object if repetition.on_object else ask
         if asking is None:
             continue
         again = asking(found.case, repetition.copy)
-        if isinstance(again, Breach) and again.mistake.name == "raised" and repetition in LAYOUTS:
+        if isinstance(again, Breach) and is_raised(again) and repetition in LAYOUTS:
             notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
             continue
         change = describe_change(found, again, repetition)
@@ -261,7 +278,10 @@ def comes_of_values(
 
 
 def draw_repetitions(
-    submission: Submission, compared: Sequence[Compared], ask: Ask
+    submission: Submission,
+    compared: Sequence[Compared],
+    ask: Ask,
+    draw_raising: DrawRaising = no_cases,
 ) -> Iterator[tuple[Compared, Repetition]]:
     """Choose cases and ways to repeat them, in another order than before."""
     if not compared:
@@ -278,9 +298,14 @@ def draw_repetitions(
     for found in {id(each): each for each in [*chosen, largest]}.values():
         yield from ((found, layout) for layout in LAYOUTS)
     if not has_threads():
-        with suppress(UntraceableError), interrupt_idle():
-            ask(chosen[0].case, copy_all_but_one)  # whatever comes of it
-        yield chosen[0], AFTER_ERROR
+        first = chosen[0].case
+        outside = ((each, copies) for each in islice(draw_raising(first), RAISING))
+        for case, copy in ((first, copy_all_but_one), *outside):
+            answer: Compared | Breach | None = None
+            with suppress(UntraceableError), interrupt_idle():
+                answer = ask(case, copy)
+            raised = answer is None or (isinstance(answer, Breach) and is_raised(answer))
+            yield chosen[0], AFTER_ERROR if raised else AGAIN
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN

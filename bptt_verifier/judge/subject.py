@@ -158,6 +158,13 @@ class Subject(ABC):
         """Draw a case at larger values, each with its factor, as long as the truth is finite."""
         return iter(())
 
+    def draw_raising(self, case: Case) -> Iterator[Case]:
+        """Draw other values of a case at which the stated model raises an exception.
+
+        Nothing is known of the true values there.
+        """
+        return iter(())
+
     def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()

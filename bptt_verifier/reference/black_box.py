@@ -95,13 +95,13 @@ class BlackBox(NamedTuple):
 class Chosen(NamedTuple):
     """The cases of a black box, the draws that were left out, and gradients that are zero.
 
-    `raising` counts the draws at which the loss raised an exception.
+    The loss raised an exception at the draws in `raising`.
     """
 
     cases: tuple[Case, ...]
     left_out: int
     zeros: frozenset[str]
-    raising: int = 0
+    raising: tuple[Point, ...] = ()
 
 
 def choose_black_box(
@@ -122,7 +122,7 @@ def choose_black_box(
     box = BlackBox(loss, dtype, gradient)
     seconds = max(map(box.estimate_time, settings))
     wanted = min(max(number, len(settings)), CASES, int(BUDGET / seconds))
-    cases, left_out, raising = list[Case](), 0, 0
+    cases, left_out, raising = list[Case](), 0, list[Point]()
 
     def make_telling(values: dict[str, Array], point: Point) -> Case | None:
         case = box.make_case(values, point, seed)
@@ -142,7 +142,7 @@ def choose_black_box(
             drawn = point.number != 0  # at the parameters given, an exception ends the search
             case = attempt(make_telling, values, point) if drawn else make_telling(values, point)
             if isinstance(case, Failure):
-                raising += 1
+                raising.append(point)
             elif case is None:
                 left_out += 1
             else:
@@ -151,7 +151,7 @@ def choose_black_box(
                 progress(len(cases), wanted)
     zeros = [find_zeros(case) for case in cases]
     common = frozenset.intersection(*zeros or [frozenset()])
-    return box, Chosen(tuple(cases), left_out, common, raising)
+    return box, Chosen(tuple(cases), left_out, common, (*raising,))
 
 
 def find_zeros(case: Case) -> frozenset[str]:
@@ -186,7 +186,7 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
     shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
     if shown:
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")
-    reasons = {"the reference is not accurate there": chosen.left_out, RAISES: chosen.raising}
+    reasons = {"the reference is not accurate there": chosen.left_out, RAISES: len(chosen.raising)}
     notes += [f"{count_left_out(n)}, because {why}." for why, n in reasons.items() if n]
     notes += [f"∂L/∂{name} is zero in all cases, and yours must be, too." for name in chosen.zeros]
     return notes

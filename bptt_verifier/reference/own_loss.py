@@ -166,7 +166,10 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         setting = Setting(given, paths, make, number, model.seed, raises)
         selections.append(Selector(setting).select(share, advance))
         model = model._replace(paths=(*model.paths, paths))
-    model = model._replace(cases=tuple(c for each in selections for c in each.cases))
+    raising = tuple(point for each in selections for point in each.raising)
+    model = model._replace(
+        cases=tuple(c for each in selections for c in each.cases), raising=raising
+    )
     doubt = find_doubt(selections, cases) if model.cases else "There is no case."
     place = describe_places(model.paths)
     reasons = (OTHER_PATH, RAISES) if place else (OTHER_PATH,)
@@ -207,7 +210,7 @@ def use_differences(
     box, chosen = found
     model = model._replace(
         black_box=box, cases=chosen.cases, zeros=chosen.zeros, doubt=doubt_few_cases(chosen, cases),
-        notes=tuple(describe_differences(box, chosen, reason)),
+        notes=tuple(describe_differences(box, chosen, reason)), raising=chosen.raising,
     )  # fmt: skip
     if not chosen.cases:
         refusal = f"{reason} Its differences are too slow or too inaccurate to serve."

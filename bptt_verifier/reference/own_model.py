@@ -28,15 +28,16 @@ from bptt_verifier.tolerance.scatter import displace
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `loss` is a function of the leaves of the parameters, and `trees` are their structures.
-    A loss of PyTorch is `narrow` if it rounds to float32 inside.
-    `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
-    loss is plain NumPy, and ignores the namespace that it is given, and `in_torch` if it is one of
-    PyTorch, made a function of arrays; then `in_numpy` is true, too. `refusal` says why no verdict
-    is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
-    are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
-    differs between NumPy and JAX. `untraced` says why the trace of a loss in plain NumPy serves for
-    nothing; the reference is then the differences of the `black_box`.
+    `loss` is a function of the leaves of the parameters, and `trees` are their structures. A loss
+    of PyTorch is `narrow` if it rounds to float32 inside. `params` are the settings given:
+    parameters of one or several shapes. `in_numpy` is true if the loss is plain NumPy, and ignores
+    the namespace that it is given, and `in_torch` if it is one of PyTorch, made a function of
+    arrays; then `in_numpy` is true, too. `refusal` says why no verdict is possible, if none is, and
+    `doubt` why agreement would show too little, if it would. `zeros` are the gradients that are
+    zero, to rounding, at any point. `losses_differ` is true if the loss differs between NumPy and
+    JAX. The loss raises an exception at the draws in `raising`. `untraced` says why the trace of a
+    loss in plain NumPy serves for nothing; the reference is then the differences of the
+    `black_box`.
     """
 
     loss: Loss
@@ -55,6 +56,7 @@ class OwnModel(NamedTuple):
     zeros: frozenset[str] = frozenset()
     trees: tuple[Tree, ...] = ()
     narrow: bool = False
+    raising: tuple[Point, ...] = ()
 
     @property
     def by_autograd(self) -> bool:
@@ -89,8 +91,7 @@ class OwnModel(NamedTuple):
         if unknown:
             known = ", ".join(self.params[setting])
             raise ValueError(f"case: expected factors of {known}, found one of {unknown[0]}")
-        options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
-        params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
+        params = self.draw(point)
         if self.black_box is not None:
             with self.name_loss():
                 found = self.black_box.make_case(params, point, self.seed)
@@ -98,6 +99,12 @@ class OwnModel(NamedTuple):
             followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
             found = make_case(followed, params, number, self.loss)
         return found._replace(label=point.label, point=point)
+
+    def draw(self, point: Point) -> dict[str, Array]:
+        """Draw the parameters of a point."""
+        options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
+        given = self.params[point.setting]
+        return dict(draw_parameters(given, seed=self.seed, case=point.number, **options))
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed.

@@ -81,7 +81,8 @@ class Selection(NamedTuple):
     `left_out` counts the draws left out, by reason; `given` is the reason why the parameters given
     are left out. `telling` counts the cases that could show a mistake, by gradient. `zeros` are
     gradients that are zero whatever the parameters are. `damped` counts the cases with values
-    scaled down, and `keeping` those where jax.grad is not finite and the reference is (N8).
+    scaled down, and `keeping` those where jax.grad is not finite and the reference is (N8). The
+    loss raises an exception at the draws in `raising`.
     """
 
     cases: tuple[Case, ...]
@@ -94,6 +95,7 @@ class Selection(NamedTuple):
     taken: frozenset[Branch]
     damped: int
     keeping: int
+    raising: tuple[Point, ...] = ()
 
 
 class Examined(NamedTuple):
@@ -122,6 +124,7 @@ class Selector:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.left_out: Counter[str] = Counter()
+        self.raising: list[Point] = []
         # The gradient's condition at the parameters given, whether numbers there are too large, and
         # the exponent up to which no formula overflows.
         self.condition, self.exceeds_float32, self.exponent = 0.0, False, EXPONENT
@@ -155,6 +158,7 @@ class Selector:
             frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
             sum(max(case.point.factors.values(), default=1) < 1 for case in cases),
             sum(each.followed.keeps_zeros for _, each in found),
+            (*self.raising,),
         )  # fmt: skip
 
     def extend(self, cases: Iterator[Any], progress: Callable[[int], None]) -> None:
@@ -212,6 +216,7 @@ class Selector:
         examined = self.examine(point)
         flaw = examined if isinstance(examined, str) else self.keep(examined)
         self.left_out[flaw or ""] += flaw is not None
+        self.raising += [point] * (flaw == RAISES)
         return flaw
 
     def examine(self, point: Point, first: bool = True) -> Examined | str:

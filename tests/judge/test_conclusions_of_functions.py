@@ -381,7 +381,7 @@ def test_a_class_is_asked_on_an_object_of_a_later_call(
 ) -> None:
     asked = list[Any]()
 
-    def find_dependence(submission: Any, settled: Any, ask: Any, on_object: Any) -> Any:
+    def find_dependence(submission: Any, settled: Any, ask: Any, on_object: Any, _: Any) -> Any:
         asked.append(on_object)
         return None, ("a remark",)
 

@@ -32,6 +32,8 @@ from bptt_verifier.judge.repetition import (
 )
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import make_breach
+from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.decisions import UntraceableError
 from tests.support.stated_cases import state_compared
 
 UNIT = 2.0**-30
@@ -144,6 +146,28 @@ def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
     assert asked[0] == ("case 0", copy_all_but_one)
     before = [*chosen, *[chosen[0]] * 2]  # all parameters, and at the first each alone
     assert [label for label, _ in asked[1:]] == [f"case {number}" for number in before]
+
+
+@pytest.mark.parametrize("answer", [right(), make_breach("raised", "it raised"), None])
+def test_two_calls_are_made_at_values_at_which_the_loss_raises(answer: Any) -> None:
+    outside = [right().case._replace(label=f"outside {n}") for n in range(3)]
+    asked = list[tuple[str, Any]]()
+
+    def ask(case: Any, copy: Any) -> Any:
+        if answer is None and case.label.startswith("outside"):
+            raise UntraceableError("it waits")
+        asked.append((case.label, copy))
+        return answer if case.label.startswith("outside") else make_breach("raised", "it raised")
+
+    submission: Any = SimpleNamespace(calls=64)
+    drawn = draw_repetitions(submission, [right()], ask, lambda _: iter(outside))
+    ways = [way for _, way in drawn]
+    before = 2 * 1 + 1 + len(LAYOUTS)
+    after = AGAIN if isinstance(answer, Compared) else AFTER_ERROR
+    assert ways[before : before + 3] == [AFTER_ERROR, after, after]
+    assert ways[before + 3] not in (AFTER_ERROR, after)
+    waited = [] if answer is None else [("outside 0", copies), ("outside 1", copies)]
+    assert asked[: 1 + len(waited)] == [("case 0", copy_all_but_one), *waited]
 
 
 def test_where_something_is_wrong_fewer_cases_are_repeated_and_failing_ones_first() -> None:

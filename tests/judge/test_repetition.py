@@ -201,6 +201,37 @@ def test_a_submission_that_an_exception_leaves_wrong_is_named(cell: str) -> None
     assert "after a call that raised an exception" in report.mistakes[0].explanation
 
 
+def fourth_powers(p: Any) -> Any:
+    if np.any(p["W"] <= 0):
+        raise ValueError("W: expected positive numbers")
+    return np.sum(p["W"] ** 4)
+
+
+def text_of_fourth_powers(p: Any) -> float:
+    return float(str(fourth_powers(p)))  # which has no trace
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("loss", [fourth_powers, text_of_fourth_powers])
+def test_a_submission_that_values_outside_of_the_loss_leave_wrong_is_named(
+    loss: Any, raises: bool
+) -> None:
+    outside = False
+
+    def gradients(p: Any) -> Any:
+        nonlocal outside
+        if (p["W"] <= 0).any():
+            outside = True
+            if raises:
+                raise ValueError("W: expected positive numbers")
+        return {"W": 4 * p["W"] ** 3 * (1.01 if outside else 1.0)}
+
+    report = verify_own_model(gradients, loss, {"W": np.array([0.5, 1.5])}, cases=8)
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
+    changed = "after a call that raised an exception" if raises else "from one call to another"
+    assert changed in report.mistakes[0].explanation
+
+
 def as_rows(array: Any) -> Any:
     """Read the memory of an array as if its rows were contiguous."""
     base = array if array.base is None else array.base

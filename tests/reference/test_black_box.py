@@ -205,7 +205,7 @@ def test_a_gradient_is_zero_if_all_its_entries_are() -> None:
 @pytest.mark.parametrize(("left_out", "raising"), [(0, 0), (3, 0), (1, 2), (0, 1)])
 def test_what_was_left_out_and_is_zero_is_said(left_out: int, raising: int) -> None:
     box = BlackBox(one, np.float64)
-    chosen = Chosen((), left_out, frozenset({"b"}), raising)
+    chosen = Chosen((), left_out, frozenset({"b"}), (Point(1),) * raising)
     first, *others = describe_differences(box, chosen, "It is text.")
     assert first.startswith("It is text. The reference is therefore central differences")
     assert " in float64, " in first
@@ -262,6 +262,6 @@ def test_every_draw_at_which_the_loss_raises_is_counted_once() -> None:
 
     given = {"w": np.array([1.2, 2.0])}
     _, chosen = choose_black_box(bounded, [given], 0, 6, lambda done, total: None)
-    assert chosen.raising == len(raised) > 0
+    assert len(chosen.raising) == len(raised) > 0
     assert chosen.left_out == 0
     assert len(chosen.cases) > 1

@@ -149,7 +149,7 @@ def test_settings_share_the_cases_and_the_first_has_the_more(
 
         def select(self, share: int, advance: Any) -> Any:
             shares.append(share)
-            return SimpleNamespace(cases=(), left_out=Counter(), omitted={})
+            return SimpleNamespace(cases=(), left_out=Counter(), omitted={}, raising=())
 
     monkeypatch.setattr(own_loss, "Selector", Select)
     monkeypatch.setattr(own_loss, "trace_loss", lambda model, given: SimpleNamespace())
