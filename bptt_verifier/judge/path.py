@@ -57,7 +57,7 @@ from bptt_verifier.judge.unconverged import (
     describe_early,
     is_left_out,
 )
-from bptt_verifier.judge.undecided import state_excused_resolutions
+from bptt_verifier.judge.undecided import state_excused_resolutions, state_resolutions_of_formats
 from bptt_verifier.judge.unguarded import leave_out_guarded, list_doubts
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
@@ -465,6 +465,7 @@ class SubjectJudgement(Judgement):
         of_cases = self.attempt, self.subject, self.name, cases, probes
         report = conclude(*of_cases, notes, self.timeout, self.progress)
         report = state_excused_resolutions(report, compared, settled)
+        report = state_resolutions_of_formats(report, settled)
         if report.verdict is Verdict.DISAGREES:
             home = [each for each in cases if not self.subject.may_be_outside(each.case)]
             early = describe_early(self.subject, home)

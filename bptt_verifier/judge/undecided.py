@@ -18,7 +18,12 @@ from bptt_verifier.judge.neighbours import (
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.report import ParameterResult, Report
 from bptt_verifier.tolerance.bounds import RESOLVING
-from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
+from bptt_verifier.tolerance.comparison import (
+    Verdict,
+    find_coarsest_dtype,
+    find_symbol,
+    overall,
+)
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
@@ -70,6 +75,36 @@ def state_excused_resolutions(
         verdict=Verdict.INCONCLUSIVE, parameters=report.parameters | changed,
         notes=(*report.notes, note),
     )  # fmt: skip
+
+
+def state_resolutions_of_formats(report: Report, settled: Sequence[Compared]) -> Report:
+    """State no finer resolution of a gradient than in the coarsest format it was returned in.
+
+    Some results may be rounded where others are not, as at some sizes. Cases with arguments in the
+    coarser format show nothing of that. Where all cases in it hide mistakes, a note says so.
+    """
+    by_format: dict[str, dict[float, list[float]]] = {}
+    finest = min((find_unit(found) for found in settled), default=0.0)
+    for found in settled:
+        for each in found.comparisons if find_unit(found) == finest else ():
+            unit = float(np.finfo(found.dtypes[each.name]).eps)
+            known = by_format.setdefault(each.name, {}).setdefault(unit, [])
+            known += [each.resolution] * each.conclusive
+    least = {
+        name: min(known[max(known)], default=0.0)
+        for name, known in by_format.items()
+        if len(known) > 1
+    }
+    parameters = {
+        name: result._replace(resolution=max(result.resolution, least.get(name, 0.0)))
+        for name, result in report.parameters.items()
+    }
+    return report._replace(parameters=parameters)
+
+
+def find_unit(found: Compared) -> float:
+    """Find the distance from 1 to the next number in the coarsest format of the arguments."""
+    return float(np.finfo(find_coarsest_dtype(*found.case.arguments.values())).eps)
 
 
 def accept_zeros(

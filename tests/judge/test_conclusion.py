@@ -21,6 +21,7 @@ from bptt_verifier.judge.undecided import (
     explain_untestable,
     is_reference_precise,
     state_excused_resolutions,
+    state_resolutions_of_formats,
 )
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
@@ -155,6 +156,29 @@ def test_an_error_that_scatters_as_widely_as_the_gradient_is_undecided() -> None
     assert found.parameters["a"].verdict is Verdict.INCONCLUSIVE
     assert found.parameters["b"].verdict is Verdict.AGREES
     assert found.notes[-1].startswith("Errors of a beyond the bound")
+
+
+def test_no_resolution_is_finer_than_in_the_coarsest_format_of_a_gradient() -> None:
+    def in_format(limit: float, dtype: Any, arguments: Any = np.float64) -> Compared:
+        known = state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, limit)))
+        given = {name: value.astype(arguments) for name, value in known.case.arguments.items()}
+        dtypes = known.dtypes | {"a": np.dtype(dtype)}
+        return known._replace(dtypes=dtypes, case=known.case._replace(arguments=given))
+
+    fine, rounded = in_format(1e-9, np.float64), in_format(3e-4, np.float32)
+    for compared, stated in [
+        ([fine, rounded], 3e-4),
+        ([rounded, in_format(2e-4, np.float32), fine], 2e-4),
+        ([fine, rounded, in_format(5e-3, np.float16)], 5e-3),  # the coarsest of all
+        ([fine, fine], 1e-9),
+        ([fine, in_format(1.0, np.float32)], 1e-9),  # which a note says
+        # The judge's own choice of a format is no rounding.
+        ([fine, in_format(3e-4, np.float32, arguments=np.float32)], 1e-9),
+    ]:
+        report = conclude(lambda case: None, subject(), "", compared, [], ())
+        found = state_resolutions_of_formats(report, compared).parameters
+        assert found["a"].resolution == pytest.approx(stated)
+        assert found["b"] == report.parameters["b"]
 
 
 def test_only_what_is_undecided_and_zero_is_accepted_as_zero() -> None:
