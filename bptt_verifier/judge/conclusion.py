@@ -16,6 +16,7 @@ from bptt_verifier.judge.undecided import (
     accept_zeros,
     count_cases,
     describe_allowed_zeros,
+    doubt_outside_sets,
     explain_untestable,
     withhold,
 )
@@ -236,7 +237,7 @@ def conclude(
     )
     if report.verdict is Verdict.DISAGREES:
         found = [*compared, *probes]
-        doubts = list_doubts(subject, found)
+        doubts = list_doubts(subject, found) or doubt_outside_sets(attempt, subject, found)
         if doubts:
             return withhold(report, doubts)
         failing = [case for case in compared if case.fails]

@@ -46,6 +46,7 @@ from bptt_verifier.reference.differences import is_rough
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
+from bptt_verifier.reference.special_sets import SpecialSet, find_sets
 from bptt_verifier.report import Curve, Mistake
 
 OF_CALLS = "of_parameters"  # an attribute of functions that call the user's in their own order
@@ -61,6 +62,7 @@ ROUGH = 2  # cases at which it is asked whether the loss is smooth
 # more; but then the loss jumps where another step ends the solver.
 LEFT, LEFT_ROUGHLY = 2.0**-20, 2.0**-10
 FAR = 2**4, 2**8, 2**12, 2**16  # times the values of a case, where a formula may overflow
+IN_SETS = (1, 3, 4, 6, 7, 9, 10, 12)  # draws in special sets, of which none is in float32
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -211,6 +213,23 @@ class OwnSubject(Subject):
             if isinstance(followed, Failure) or not are_finite({"": followed[0], **followed[1]}):
                 return
             yield factor, case._replace(arguments=far)
+
+    def draw_in_sets(self, case: Case) -> tuple[str, Iterator[Case]]:
+        """Draw near the parameters given, in the sets that those are in."""
+        sets = find_sets(case.arguments)
+        said = " and ".join(f"{name} is {each.said}" for name, each in sets.items())
+        return said, self.draw_projected(case.point, sets) if sets else iter(())
+
+    def draw_projected(self, given: Point, sets: Mapping[str, SpecialSet]) -> Iterator[Case]:
+        """Draw cases in sets where the loss is finite and raises no exception."""
+        for number in IN_SETS:
+            point = given._replace(number=number, near=True)
+            drawn = self.model.draw(point)
+            drawn |= {name: each.project(drawn[name]) for name, each in sets.items()}
+            with isolate_float64(self.model.loss):
+                case = attempt(self.model.make_case_of, drawn, point)
+            if not isinstance(case, Failure) and are_finite(case.truth(np.float64, ()).values):
+                yield case
 
     def draw_raising(self, case: Case) -> Iterator[Case]:
         """Draw the points of the same setting that were left out since the loss raises there."""

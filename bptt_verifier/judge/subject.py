@@ -158,6 +158,13 @@ class Subject(ABC):
         """Draw a case at larger values, each with its factor, as long as the truth is finite."""
         return iter(())
 
+    def draw_in_sets(self, case: Case) -> tuple[str, Iterator[Case]]:
+        """Describe special sets that arguments of a case are in, and draw cases in these.
+
+        Empty where they are in none.
+        """
+        return "", iter(())
+
     def draw_raising(self, case: Case) -> Iterator[Case]:
         """Draw other values of a case at which the stated model raises an exception.
 

@@ -26,6 +26,7 @@ from bptt_verifier.tolerance.comparison import (
 )
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
+IN_SET = 4  # cases, at least, in which gradients must agree in a special set
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
 PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
 
@@ -224,6 +225,29 @@ def doubt_solver(subject: Subject, settled: Sequence[Compared]) -> list[str]:
         "entry. That is beyond rounding, and a mistake may err by as little; but the loss cannot "
         "be traced, and a solver or a loop in it may stop this early. If there is one, let it take "
         "more steps."
+    ]
+
+
+def doubt_outside_sets(attempt: Try, subject: Subject, compared: Sequence[Compared]) -> list[str]:
+    """Say so where gradients agree for parameters of a special set, as those given, alone.
+
+    They may be meant for symmetric matrices, for instance; drawn ones are not. A mistake that does
+    not show at symmetric ones leaves the same numbers.
+    """
+    home = [each for each in compared if not subject.may_be_outside(each.case)]
+    failing = sum(each.fails for each in compared)
+    if not home or not all(each.agrees for each in home):
+        return []
+    said, drawn = subject.draw_in_sets(home[0].case)
+    inside = [found for case in drawn if (found := attempt(case)) is not None]
+    if sum(each.agrees for each in inside) < IN_SET or any(each.fails for each in inside):
+        return []
+    drawn_like, others = count_cases(len(inside)), count_cases(len(compared) - len(home))
+    return [
+        f"Your gradients agree at the parameters given and at {drawn_like} drawn like them, where "
+        f"{said}, and disagree at {failing} of {others} where that does not hold. They may be "
+        "meant for such parameters alone, or a mistake may not show there. If yours are always "
+        "such, judge them there: --case 0."
     ]
 
 

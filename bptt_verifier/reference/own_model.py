@@ -83,7 +83,7 @@ class OwnModel(NamedTuple):
 
         Raises ValueError where there is no such setting, CodeRaisedError where the loss raises.
         """
-        number, setting = point.number, point.setting
+        setting = point.setting
         if setting >= len(self.params):
             given = f"setting {setting + 1} of {len(self.params)}"
             raise ValueError(f"case: expected one of a setting of params, found {given}")
@@ -91,13 +91,19 @@ class OwnModel(NamedTuple):
         if unknown:
             known = ", ".join(self.params[setting])
             raise ValueError(f"case: expected factors of {known}, found one of {unknown[0]}")
-        params = self.draw(point)
+        return self.make_case_of(self.draw(point), point)
+
+    def make_case_of(self, params: dict[str, Array], point: Point) -> Case:
+        """Make a case of these parameters, which may be others than those of the point.
+
+        Raises CodeRaisedError where the loss raises.
+        """
         if self.black_box is not None:
             with self.name_loss():
                 found = self.black_box.make_case(params, point, self.seed)
         else:
-            followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
-            found = make_case(followed, params, number, self.loss)
+            followed = run_in_float64(self.loss, lambda: self.follow(params, point.setting))
+            found = make_case(followed, params, point.number, self.loss)
         return found._replace(label=point.label, point=point)
 
     def draw(self, point: Point) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier import compare_case, verify_own_model
 from bptt_verifier.tolerance.comparison import Verdict
 
 STATED = "Your gradients agree at the parameters given and at the "
@@ -38,6 +38,89 @@ def test_the_gradient_of_a_short_iteration_holds_where_it_converges() -> None:
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.notes[0].startswith("14 of 24 cases are too many to leave out.")
     assert report.notes[0].endswith("judge the parameters given alone: --case 0.")
+
+
+rng = np.random.default_rng(5)
+FREE = 0.4 * rng.normal(size=(3, 3))
+SYMMETRIC = FREE @ FREE.T + np.eye(3)
+Q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+
+
+def whiten(p: Any) -> Any:
+    _, size = np.linalg.slogdet(p["S"])
+    return size + x @ np.linalg.solve(p["S"], p["b"] * x)
+
+
+def whiten_back(p: Any) -> Any:
+    inverse = np.linalg.inv(p["S"])
+    solved = inverse @ (p["b"] * x)
+    return {"S": inverse - np.outer(inverse @ x, solved), "b": x * (inverse @ x)}
+
+
+def turn(p: Any) -> Any:
+    return np.sum((p["Q"] @ (p["Q"] @ x)) ** 3)
+
+
+def turn_back(p: Any) -> Any:
+    """The states are computed from the later ones, by Q⁻¹ = Qᵀ."""
+    h = p["Q"] @ (p["Q"] @ x)
+    delta, found = 3 * h**2, np.zeros((3, 3))
+    for _ in range(2):
+        h = p["Q"].T @ h
+        found += np.outer(delta, h)
+        delta = p["Q"].T @ delta
+    return {"Q": found}
+
+
+def point_at(p: Any) -> Any:
+    return np.sum((p["q"] / np.sqrt(p["q"] @ p["q"]) - x) ** 4)
+
+
+def point_back(p: Any) -> Any:
+    delta = 4 * (p["q"] - x) ** 3
+    return {"q": delta - p["q"] * (p["q"] @ delta)}
+
+
+ON_SETS: dict[str, Any] = {
+    "S is symmetric": (whiten, whiten_back, {"S": SYMMETRIC, "b": np.ones(3)}),
+    "Q is orthonormal": (turn, turn_back, {"Q": Q}),
+    "q is a vector of length 1": (point_at, point_back, {"q": Q[0]}),
+}
+
+
+@pytest.mark.table(3)
+@pytest.mark.parametrize("said", ON_SETS)
+def test_gradients_that_hold_on_the_set_of_the_parameters_given_are_inconclusive(
+    said: str,
+) -> None:
+    loss, gradients, params = ON_SETS[said]
+    report = verify_own_model(gradients, loss, params, cases=8)
+    assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    stated = "Your gradients agree at the parameters given and at 8 cases drawn like them, where "
+    assert report.notes[0].startswith(stated + said)
+    alone = compare_case(gradients, loss, params, case="0")
+    assert alone.verdict is Verdict.AGREES
+
+
+@pytest.mark.table(2)
+@pytest.mark.parametrize(
+    ("params", "wrong"),
+    [
+        ({"S": FREE, "b": np.ones(3)}, {}),  # in no set
+        ({"S": np.eye(3), "b": np.ones(3)}, {}),  # symmetric as initial values are
+        ({"S": SYMMETRIC, "b": np.ones(3)}, {"b": 1.01}),  # at the parameters given
+        ({"S": SYMMETRIC, "b": np.ones(3)}, {"b": lambda b: 1 + np.ptp(b)}),  # not there
+    ],
+)
+def test_gradients_that_do_not_hold_on_a_special_set_disagree(params: Any, wrong: Any) -> None:
+    def gradients(p: Any) -> Any:
+        found = whiten_back(p)
+        for name, factor in wrong.items():
+            found[name] = found[name] * (factor(p[name]) if callable(factor) else factor)
+        return found
+
+    report = verify_own_model(gradients, whiten, params, cases=8)
+    assert report.verdict is Verdict.DISAGREES, str(report)
 
 
 def sum_sines(p: Any) -> Any:
