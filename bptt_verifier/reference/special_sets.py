@@ -12,7 +12,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
-ULPS = 16.0  # by which numbers in a set may miss it, for each of √n that are summed
+ULPS = 64.0  # of the largest entry, by which arrays in a set may miss it
 
 
 class SpecialSet(NamedTuple):
@@ -30,7 +30,7 @@ class SpecialSet(NamedTuple):
         with np.errstate(all="ignore"):
             away = np.max(np.abs(self.project(value) - value))
             unit = float(np.finfo(value.dtype).eps)
-            near = away <= ULPS * unit * np.sqrt(value.shape[-1]) * np.max(np.abs(value))
+            near = away < ULPS * unit * np.max(np.abs(value))
         return bool(near) and not self.is_simple(value)
 
 
@@ -80,13 +80,13 @@ def has_few_values(value: Array) -> bool:
     """
     rows = value.shape[-1]
     outside = value[..., ~np.eye(rows, dtype=bool)]
-    sizes = np.unique(np.abs(outside[outside != 0]))
-    return sizes.size == 0 or np.unique(np.abs(value)).size < 2 or (rows > 2 and sizes.size < 2)
+    sizes = np.unique(np.abs(outside[outside != 0])).size
+    return sizes < (1 if rows == 2 else 2) or np.ptp(np.abs(value)) == 0
 
 
 def selects(value: Array) -> bool:
-    """Tell whether rows have one entry each that is not zero, as those of a permutation do."""
-    return bool((np.count_nonzero(value, axis=-1) < 2).any())
+    """Tell whether no row has more than one entry that is not zero, as in a permutation."""
+    return bool((np.count_nonzero(value, axis=-1) < 2).all())
 
 
 SQUARE = (
@@ -114,7 +114,7 @@ COLUMNS = tuple(
 
 def find_set(value: Array) -> SpecialSet | None:
     """Find the set that an array is in, if it is in one of these."""
-    if value.dtype.kind != "f" or max(value.shape[-2:], default=0) < 2:
+    if value.dtype.kind != "f" or max(value.shape[-2:], default=1) < 2:
         return None
     if not (np.isfinite(value).all() and value.any()):
         return None
@@ -122,8 +122,7 @@ def find_set(value: Array) -> SpecialSet | None:
         candidates: tuple[SpecialSet, ...] = VECTOR
     else:
         square = value.shape[-1] == value.shape[-2]
-        candidates = (*(SQUARE if square else ()), *MATRIX, *ROWS)
-        candidates += COLUMNS if value.shape[-2] > 1 else ()
+        candidates = (*(SQUARE if square else ()), *MATRIX, *ROWS, *COLUMNS)
     return next((each for each in candidates if each.has(value)), None)
 
 

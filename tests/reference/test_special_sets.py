@@ -17,10 +17,13 @@ ROWS = np.array([[0.6, 0.8], [-0.8, 0.6], [0.28, 0.96]])
 IN_SETS: dict[str, list[Any]] = {
     "symmetric": [
         FREE + FREE.T, np.array([[1.0, 0.3], [0.3, 1.0]]), np.stack([FREE + FREE.T, FREE @ FREE.T]),
-        (FREE + FREE.T).astype(np.float32), 1e-30 * (FREE + FREE.T),
+        (FREE + FREE.T).astype(np.float32), 1e-30 * (FREE + FREE.T), (FREE + FREE.T)[None, None],
+        0.5 ** np.abs(np.subtract.outer(range(3), range(3))),
     ],
     "antisymmetric": [FREE - FREE.T, np.array([[0.0, 2.0], [-2.0, 0.0]])],
-    "orthonormal": [TALL, WIDE, TALL.astype(np.float32)],
+    "orthonormal": [
+        TALL, WIDE, TALL.astype(np.float32), np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    ],
     "of rows of length 1": [ROWS, ROWS[None]],
     "of columns of length 1": [ROWS.T, ROWS[:1].T],
     "of positive rows whose sums are 1": [SHARES],
@@ -49,6 +52,7 @@ def test_a_set_is_found_and_its_nearest_array(said: str) -> None:
 OUTSIDE: dict[str, Any] = {
     "free": FREE,
     "almost symmetric": FREE + FREE.T + 1e-12 * FREE,
+    "of three numbers": 0.5 * np.eye(4, k=1) + 0.5 * np.eye(4, k=-1) + np.eye(4),
     "zeros": np.zeros((3, 3)),
     "the identity": np.eye(3),
     "a diagonal": np.diag([1.0, 2.0, 3.0]),
@@ -70,6 +74,12 @@ OUTSIDE: dict[str, Any] = {
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_free_and_simple_values_are_in_no_set(name: str) -> None:
     assert find_set(OUTSIDE[name]) is None
+
+
+@pytest.mark.parametrize(("ulps", "inside"), [(60, True), (64, False), (-60, True), (-64, False)])
+def test_an_array_may_miss_a_set_by_its_rounding(ulps: int, inside: bool) -> None:
+    value = np.array([[1.0, 0.25], [0.25 + 2 * ulps * np.finfo(float).eps, 0.5]])
+    assert (find_set(value) is not None) is inside
 
 
 def test_the_sets_of_parameters_have_their_names() -> None:
