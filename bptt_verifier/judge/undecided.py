@@ -84,18 +84,16 @@ def state_resolutions_of_formats(report: Report, settled: Sequence[Compared]) ->
     Some results may be rounded where others are not, as at some sizes. Cases with arguments in the
     coarser format show nothing of that. Where all cases in it hide mistakes, a note says so.
     """
+    if not settled:
+        return report
     by_format: dict[str, dict[float, list[float]]] = {}
-    finest = min((find_unit(found) for found in settled), default=0.0)
+    finest = min(map(find_unit, settled))
     for found in settled:
         for each in found.comparisons if find_unit(found) == finest else ():
             unit = float(np.finfo(found.dtypes[each.name]).eps)
             known = by_format.setdefault(each.name, {}).setdefault(unit, [])
             known += [each.resolution] * each.conclusive
-    least = {
-        name: min(known[max(known)], default=0.0)
-        for name, known in by_format.items()
-        if len(known) > 1
-    }
+    least = {name: min(known[max(known)], default=0.0) for name, known in by_format.items()}
     parameters = {
         name: result._replace(resolution=max(result.resolution, least.get(name, 0.0)))
         for name, result in report.parameters.items()

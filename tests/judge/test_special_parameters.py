@@ -52,3 +52,5 @@ def test_gradients_are_doubted_that_agree_wherever_the_set_is_kept(
     elsewhere = [AWAY, AWAY, RIGHT][: 3 if home.case.point.number == 0 else 2]
     found = doubt_outside_sets(lambda case: next(waiting), subject, [home, *elsewhere])
     assert found == ([said] if said else [])
+    wrong_at_another = [home, compared(0, 2.0), *elsewhere]  # of several settings
+    assert doubt_outside_sets(lambda case: RIGHT, subject, wrong_at_another) == []
