@@ -48,6 +48,7 @@ from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.special_sets import SpecialSet, find_sets
 from bptt_verifier.report import Curve, Mistake
+from bptt_verifier.tolerance.comparison import find_symbol
 
 OF_CALLS = "of_parameters"  # an attribute of functions that call the user's in their own order
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -63,6 +64,7 @@ ROUGH = 2  # cases at which it is asked whether the loss is smooth
 LEFT, LEFT_ROUGHLY = 2.0**-20, 2.0**-10
 FAR = 2**4, 2**8, 2**12, 2**16  # times the values of a case, where a formula may overflow
 IN_SETS = (1, 3, 4, 6, 7, 9, 10, 12)  # draws in special sets, of which none is in float32
+SHOWN = 6  # gradients whose largest entries are listed
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -184,20 +186,23 @@ class OwnSubject(Subject):
 
         Where rounding hides a mistake in a gradient, it hides a clip, too.
         """
-        largest = max(
-            (
-                float(np.max(np.abs(found.values[each.name])))
-                for found in compared
-                for each in found.comparisons
-                if each.conclusive and each.name in found.gradients
-            ),
-            default=0.0,
+        largest = dict[str, float]()
+        for found in compared:
+            for each in found.comparisons:
+                if each.conclusive and each.name in found.gradients:
+                    here = float(np.max(np.abs(found.values[each.name])))
+                    largest[each.name] = max(largest.get(each.name, 0.0), here)
+        sizes = sorted(((size, name) for name, size in largest.items() if size), reverse=True)
+        if not sizes:
+            return
+        ends = sizes if len(sizes) <= SHOWN else [sizes[0], sizes[-1]]
+        said = [f"{size:.2g} in {find_symbol(name)}" for size, name in ends]
+        between = " down to " if len(sizes) > SHOWN else " and "
+        every = ", ".join(said[:-1]) + between + said[-1] if said[1:] else said[0]
+        yield (
+            f"The entries compared are at most {every}: a clip of a gradient to a larger limit "
+            "would not have been seen."
         )
-        if largest:
-            yield (
-                f"The entries of the gradients compared are at most {largest:.2g}: a clip to a "
-                "larger limit would not have been seen."
-            )
 
     def draw_far_cases(self, case: Case) -> Iterator[tuple[int, Case]]:
         """Scale a case up where autodiff's gradient stays finite, of a loss with one path alone."""

@@ -385,9 +385,9 @@ def test_a_report_that_agrees_says_which_clipping_would_not_have_been_seen(scale
 
     report = clipped(np.inf)
     assert report, report
-    (said,) = (note for note in report.notes if "a clip to a larger limit" in note)
-    largest = float(said.split(" are at most ")[1].split(":")[0])
+    (said,) = (note for note in report.notes if "a clip of a gradient to" in note)
+    largest = float(said.split(" are at most ")[1].split(" in ")[0])
     assert clipped(1.1 * largest)
     wrong = clipped(0.9 * largest)
     assert wrong.verdict is Verdict.DISAGREES
-    assert not any("a clip to a larger limit" in note for note in wrong.notes)
+    assert not any("a clip of a gradient to" in note for note in wrong.notes)

@@ -389,21 +389,36 @@ def answer_large(value: float, allowed: float = 0.0) -> Any:
 @pytest.mark.parametrize(
     ("cases", "largest"),
     [
-        ([(0.5, 0.0), (3.25, 0.0), (1.0, 0.0)], "3.2"),
-        ([(5000.0, 0.0), (10.0, 0.0)], "5e+03"),
-        ([(0.0, 0.0)], "0.12"),
+        ([(0.5, 0.0), (3.25, 0.0), (1.0, 0.0)], "3.2 in ∂L/∂W and 0.12 in ∂L/∂b"),
+        ([(5000.0, 0.0), (10.0, 0.0)], "5e+03 in ∂L/∂W and 0.12 in ∂L/∂b"),
+        ([(0.0, 0.0)], "0.12 in ∂L/∂b"),
         # Where rounding may move the largest entry by more than 2⁻⁶ of it, no clip is seen.
-        ([(8.0, 2.0**-3), (6.0, 0.0)], "8"),
-        ([(8.0, 2.0**-2), (6.0, 0.0)], "6"),
-        ([(8.0, np.inf)], "0.12"),
+        ([(8.0, 2.0**-3), (6.0, 0.0)], "8 in ∂L/∂W and 0.12 in ∂L/∂b"),
+        ([(8.0, 2.0**-2), (6.0, 0.0)], "6 in ∂L/∂W and 0.12 in ∂L/∂b"),
+        ([(8.0, np.inf)], "0.12 in ∂L/∂b"),
     ],
 )
-def test_the_largest_entry_of_any_case_says_from_which_limit_on_clipping_shows(
+def test_the_largest_entry_of_each_gradient_says_from_which_limit_on_clipping_shows(
     cases: list[tuple[float, float]], largest: str
 ) -> None:
     (said,) = subject().describe_unseen([answer_large(*each) for each in cases])
-    assert f" are at most {largest}: a clip to a larger limit would not" in said
+    assert f" are at most {largest}: a clip of a gradient to a larger limit would not" in said
     assert [*subject().describe_unseen([])] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(3, "2 in ∂L/∂p2, 1 in ∂L/∂p1 and 0.5 in ∂L/∂p0"), (7, "32 in ∂L/∂p6 down to 0.5 in ∂L/∂p0")],
+)
+def test_of_many_gradients_the_largest_and_the_smallest_entry_are_said(
+    number: int, said: str
+) -> None:
+    values = {f"p{k}": np.array([2.0 ** (k - 1)]) for k in range(number)}
+    limits = {name: np.zeros(1) for name in values}
+    comparisons = compare_all(values, values, limits)
+    found: Any = SimpleNamespace(gradients=[*values], values=values, comparisons=comparisons)
+    (note,) = subject().describe_unseen([found])
+    assert note.startswith(f"The entries compared are at most {said}: a clip ")
 
 
 @pytest.mark.parametrize(
