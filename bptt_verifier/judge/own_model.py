@@ -64,7 +64,7 @@ ROUGH = 2  # cases at which it is asked whether the loss is smooth
 LEFT, LEFT_ROUGHLY = 2.0**-20, 2.0**-10
 FAR = 2**4, 2**8, 2**12, 2**16  # times the values of a case, where a formula may overflow
 IN_SETS = (1, 3, 4, 6, 7, 9, 10, 12)  # draws in special sets, of which none is in float32
-SHOWN = 6  # gradients whose largest entries are listed
+SHOWN = 6  # gradients whose largest entries are listed, and parameters whose shapes are
 SETTINGS = 2  # smaller settings in which that is tried
 
 
@@ -174,6 +174,10 @@ class OwnSubject(Subject):
         """Tell of any but the parameters given that a submission may refuse them."""
         return bool(case.point.number != 0)
 
+    def draws_zeros(self, case: Case) -> bool:
+        """Tell whether parameters of a drawn case are scaled by zero."""
+        return 0.0 in case.point.factors.values()
+
     def widen(self, case: Case) -> Case | None:
         """Convert what was drawn in float32 to the format of the parameters given."""
         given = self.model.params[case.point.setting]
@@ -182,10 +186,17 @@ class OwnSubject(Subject):
         return None if same else case._replace(arguments=wide)
 
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
-        """Describe from which limit on clipping would not have been seen.
+        """Describe the only shapes, and from which limit on clipping would not have been seen.
 
         Where rounding hides a mistake in a gradient, it hides a clip, too.
         """
+        if len(self.model.params) == 1 and compared:
+            shapes = [f"{name} {value.shape}" for name, value in self.model.params[0].items()]
+            more = f" and {len(shapes) - SHOWN} more" if len(shapes) > SHOWN else ""
+            yield (
+                f"Only these shapes were tried: {', '.join(shapes[:SHOWN])}{more}. A list of "
+                "settings as params tries others."
+            )
         largest = dict[str, float]()
         for found in compared:
             for each in found.comparisons:

@@ -45,7 +45,12 @@ from bptt_verifier.judge.neighbours import (
     settle,
     weigh,
 )
-from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
+from bptt_verifier.judge.raised_draws import (
+    describe_raised,
+    describe_zeroed,
+    doubt_few,
+    doubt_missing,
+)
 from bptt_verifier.judge.repetition import find_dependence, find_stale
 from bptt_verifier.judge.rounded_gradients import find_rounded
 from bptt_verifier.judge.subject import Compared, Copy, Subject
@@ -117,9 +122,10 @@ class SubjectJudgement(Judgement):
     float16. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
     that are not finite at large values alone, or in half precision; `doubtful` are those found
     before the precision is known. In those `raised` it raised an exception, as outside of a
-    formula's domain. `differs` is a forward pass that is another one where an iteration of the loss
-    has not converged. `learnt` counts the cases from which the precision was to be learnt.
-    `settled` has what scatter has decided of a case, by the identity of what was found there.
+    formula's domain, and in those `zeroed` it was not finite. `differs` is a forward pass that is
+    another one where an iteration of the loss has not converged. `learnt` counts the cases from
+    which the precision was to be learnt. `settled` has what scatter has decided of a case, by the
+    identity of what was found there.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class SubjectJudgement(Judgement):
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
         self.raised: list[Breach] = []
+        self.zeroed: list[Breach] = []
         self.differs: Mistake | None = None
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
@@ -275,16 +282,22 @@ class SubjectJudgement(Judgement):
         """Leave a case out where a right function may raise or overflow, or refuse the submission.
 
         Where values are drawn, a function may guard the domain of its formula: it raises there,
-        and has not raised at the parameters given.
+        and has not raised at the parameters given. A number that underflows may be an exception
+        under settings of its own.
         In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values that are ordinary in
         float64, and in any precision a softmax with one shift for all columns is 0/0 at large ones.
-        Until the precision is known, it may be half precision.
+        Until the precision is known, it may be half precision. Where a parameter is drawn as zero,
+        right code may divide by it.
         """
-        if breach.of_values and self.subject.may_be_outside(case):
+        by_settings = breach.by_settings and self.compared
+        if breach.of_values and (by_settings or self.subject.may_be_outside(case)):
             self.raised.append(breach)
             return None
         if breach.dtype is None:
             return self.refuse(breach)
+        if self.subject.draws_zeros(case):
+            self.zeroed.append(breach)
+            return None
         if (self.precision_known and is_half(breach.dtype)) or self.is_finite_elsewhere(case):
             self.overflows.append(breach)
         elif self.precision_known:
@@ -379,9 +392,9 @@ class SubjectJudgement(Judgement):
         Where a coarser format hides mistakes, they are `counted` elsewhere, in that one alone.
         Those that overflow are not among them.
         """
-        notes = list[str]()
+        notes, left_out = list[str](), [*self.raised, *self.zeroed]
         for note in self.subject.notes:
-            if not note.endswith(COUNTED) or not (counted or self.overflows or self.raised):
+            if not note.endswith(COUNTED) or not (counted or self.overflows or left_out):
                 notes.append(note)
             elif not counted:
                 notes += count_telling(self.subject, cases)
@@ -459,7 +472,7 @@ class SubjectJudgement(Judgement):
         cases, probes = settled[:count], settled[count:]
         fewer = len(settled) < len(self.compared) + len(self.probes)
         stated = self.describe_cases(cases, counted=bool(hidden) or fewer)
-        raised = [*describe_raised(self.raised)]
+        raised = [*describe_raised(self.raised), *describe_zeroed(self.zeroed)]
         missing = [*doubt_missing(self.subject, settled)]
         notes = (*missing, *left_out, *raised, *formats, *stated, *hidden, *remarks)
         of_cases = self.attempt, self.subject, self.name, cases, probes

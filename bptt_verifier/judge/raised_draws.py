@@ -18,9 +18,24 @@ def describe_raised(raised: Sequence[Breach]) -> Iterator[str]:
     if raised:
         first = raised[0]
         were = "was" if len(raised) == 1 else "were"
+        there = (
+            "there, under settings of your own for floating-point errors"
+            if first.by_settings
+            else "there, and not at the parameters given"
+        )
         yield (
-            f"{count_cases(len(raised))} {were} left out: {first.mistake.explanation} there, and "
-            f"not at the parameters given. {first.notes[0]}"
+            f"{count_cases(len(raised))} {were} left out: {first.mistake.explanation} {there}. "
+            f"{first.notes[0]}"
+        )
+
+
+def describe_zeroed(zeroed: Sequence[Breach]) -> Iterator[str]:
+    """Describe in how many cases with zeros a submission is not finite, and the first of them."""
+    if zeroed:
+        were = "was" if len(zeroed) == 1 else "were"
+        yield (
+            f"{count_cases(len(zeroed))} {were} left out: your results are not finite where "
+            f"parameters are zero, and autodiff's are. {zeroed[0].notes[0]}"
         )
 
 

@@ -131,6 +131,10 @@ class Subject(ABC):
         """Tell whether the values of a case are drawn without regard to where a formula holds."""
         return False
 
+    def draws_zeros(self, case: Case) -> bool:
+        """Tell whether arguments of a case are zero that are not as they were given."""
+        return False
+
     def widen(self, case: Case) -> Case | None:
         """Give the arguments of a case the user's own format; None where they have it."""
         return None

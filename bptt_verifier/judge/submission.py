@@ -60,7 +60,8 @@ class Breach(NamedTuple):
 
     `dtype` is the format of a result that is not finite, which may have overflowed. One that is
     `unread` may be right: what was returned could be read in more ways than one. One is `of_values`
-    if the function raised an exception for which the values may be the reason.
+    if the function raised an exception for which the values may be the reason, and `by_settings` if
+    it did since floating-point errors are exceptions under settings that it makes itself.
     """
 
     mistake: Mistake
@@ -68,6 +69,7 @@ class Breach(NamedTuple):
     dtype: Any = None
     unread: bool = False
     of_values: bool = False
+    by_settings: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -167,7 +169,7 @@ def ask(
         note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
         raised = make_breach("raised", f"your function raised {result.what}", note, **details)
-        return raised._replace(of_values=result.of_values)
+        return raised._replace(of_values=result.of_values, by_settings=result.by_settings)
     found = read_results(to_arrays(result), expected, submission.readings)
     if not isinstance(found, Breach):
         found = submission.select_known(found, expected)

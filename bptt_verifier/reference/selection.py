@@ -28,6 +28,7 @@ from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 ENOUGH = 4  # cases that must be able to show a mistake in each gradient
 MORE = 8  # draws, in units of the cases asked for, where too few can show a mistake
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
+ZEROED = 6  # cases in which some parameters are zero, at most, and at most a quarter of all
 CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
 LONG = 1000  # operations
 SCALES_OF_DRAWS = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
@@ -137,8 +138,10 @@ class Selector:
         # Numbers at which formulas overflow are the user's own only where they are compared.
         self.exponent = EXPONENT if given else self.exponent
         progress(1)
-        large, draws = min(LARGE, number // 4), self.draw_ordinary(number)
-        self.extend(islice(draws, number - large - len(self.kept)), progress)
+        large, zeroed = min(LARGE, number // 4), min(ZEROED, number // 4)
+        draws = self.draw_ordinary(number)
+        self.extend(islice(draws, number - large - zeroed - len(self.kept)), progress)
+        self.extend(self.draw_zeroed(zeroed), progress)
         self.extend(islice(self.draw_large(), large), progress)
         self.extend(islice(draws, max(0, number - len(self.kept))), progress)
         left_out = self.left_out - Counter({given: 1} if given else {})
@@ -156,7 +159,7 @@ class Selector:
             cases, left_out, given, telling, resolution,
             zeros, tuple(dict.fromkeys(b for path in paths for b in list_branches(path))),
             frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
-            sum(max(case.point.factors.values(), default=1) < 1 for case in cases),
+            sum(0 < max(case.point.factors.values(), default=1) < 1 for case in cases),
             sum(each.followed.keeps_zeros for _, each in found),
             (*self.raising,),
         )  # fmt: skip
@@ -184,6 +187,25 @@ class Selector:
             chain += [Point(i, False, dict.fromkeys(names, f), setting) for f in smaller]
             if any(self.try_point(point) is None for point in chain):
                 yield
+
+    def draw_zeroed(self, most: int) -> Iterator[None]:
+        """Draw cases in which parameters are zero, in turns, of those that are not zero as given.
+
+        Code may have a formula of its own there, and a mask may be made of what is zero.
+        """
+        names = [name for name, value in self.setting.params.items() if np.any(value)]
+        first = most * self.setting.number % max(1, len(names))  # each in some setting
+        names = names[first:] + names[:first]
+        apart = most if most > 2 else len(names)  # too many zeros at once hide each other
+        for k in range(min(most, len(names))):
+            which = dict.fromkeys(names[k::apart], 0.0)
+            for near in (False, True):
+                # A multiple of 12 is drawn in float64.
+                point = Point(12 * (2000 + k), near, which, self.setting.number)
+                examined = self.examine(point, first=False)
+                if isinstance(examined, Examined) and self.keep(examined) is None:
+                    yield
+                    break
 
     def draw_large(self) -> Iterator[None]:
         """Draw cases that show what the others do not: large gradients, saturation, branches."""

@@ -439,3 +439,17 @@ def test_a_case_outside_of_a_domain_at_which_a_function_raises_is_noted(outside:
     report = judgement.compare_cases()
     assert [each.mistake.name for each in judgement.raised] == ["raised"] * outside
     assert (report is None) is outside
+
+
+def test_an_underflow_that_the_function_takes_for_an_exception_ends_no_verdict() -> None:
+    def underflow_at_two(w: Any) -> Any:
+        with np.errstate(all="raise"):
+            return {"w": w + (np.exp(np.float32(-100)) if w[0] == 2 else 0)}
+
+    judgement = begin(underflow_at_two, [case_at(1.0), case_at(2.0)])
+    assert judgement.compare_cases() is None
+    assert [each.by_settings for each in judgement.raised] == [True]
+    judgement = begin(underflow_at_two)
+    refused = judgement.compare_case(case_at(2.0))  # the first case, which is the user's own
+    assert refused is not None
+    assert [each.name for each in refused.mistakes] == ["raised"]

@@ -267,6 +267,11 @@ def test_a_case_is_left_out_where_a_right_formula_may_overflow(
         assert report.verdict is Verdict.DISAGREES
         assert [each.name for each in report.mistakes] == ["not-finite"]
         assert report.notes[-1] == "With it."
+    judgement.subject.draws_zeros = lambda case: True  # type: ignore[method-assign]
+    judgement.overflows, judgement.doubtful = [], []
+    report = judgement.excuse(state_overflow(dtype, "it"), case_at(1.0))
+    assert len(judgement.zeroed) == (report is None) == (dtype is not None)
+    assert judgement.overflows == judgement.doubtful == []
 
 
 def test_values_a_thousand_times_smaller_are_asked_where_results_are_not_finite() -> None:

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify, verify_own_model
-from bptt_verifier.judge.raised_draws import describe_raised, doubt_few, doubt_missing
+from bptt_verifier.judge.raised_draws import (
+    describe_raised,
+    describe_zeroed,
+    doubt_few,
+    doubt_missing,
+)
 from bptt_verifier.judge.submission import make_breach
 from manual_bptt import rnn
 from tests.support.stated_cases import state_compared
@@ -149,6 +154,11 @@ def test_one_case_is_counted_as_one() -> None:
         "given. It was raised at a line."
     )
     assert next(describe_raised([RAISED, RAISED])).startswith("2 cases were left out: ")
+    (by_settings,) = describe_raised([RAISED._replace(by_settings=True)])
+    assert by_settings == (
+        "1 case was left out: your function raised ValueError: no there, under settings of your "
+        "own for floating-point errors. It was raised at a line."
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,3 +278,65 @@ def test_numbers_alone_need_a_gradient() -> None:
 
     report = verify_own_model(lambda p: {}, loss=square, params={"a": 0.5})
     assert [each.name for each in report.mistakes] == ["wrong-shape"]
+
+
+def scaled_loss(p: Any) -> Any:
+    return np.sum((np.outer(POINTS, p["s"]) - p["b"]) ** 2)
+
+
+def divide(p: Any) -> dict[str, Any]:
+    """The gradients, of which one is divided by the parameter that scales."""
+    scaled = np.outer(POINTS, p["s"])
+    error = 2 * (scaled - p["b"])
+    return {"s": np.sum(error * scaled, axis=0) / p["s"], "b": -np.sum(error, keepdims=True)[0]}
+
+
+POINTS = np.array([0.4, -1.1, 0.7, 1.3])
+
+
+def test_a_zero_by_which_right_code_divides_is_left_out() -> None:
+    report = verify_own_model(divide, loss=scaled_loss, params=PARAMS)
+    assert report, str(report)
+    (said,) = (note for note in report.notes if "where parameters are zero" in note)
+    assert said.startswith("1 case was left out: your results are not finite ")
+    assert said.endswith(" s scaled by 0.")
+    assert report.cases == 23
+
+
+@pytest.mark.parametrize("name", ["s", "b"])
+def test_what_is_wrong_where_a_parameter_is_zero_disagrees(name: str) -> None:
+    def wrong(p: Any) -> dict[str, Any]:
+        found = {"s": 2 * np.outer(POINTS, p["s"]) - 2 * p["b"], "b": 0}
+        error = found["s"]
+        found = {"s": POINTS @ error, "b": -np.sum(error, keepdims=True)[0]}
+        return found if p[name].any() else found | {name: 1.01 * found[name]}
+
+    report = verify_own_model(wrong, loss=scaled_loss, params=PARAMS)
+    assert str(report.verdict) == "disagrees", str(report)
+    given_as_zero = verify_own_model(
+        wrong, loss=scaled_loss, params=PARAMS | {name: 0 * PARAMS[name]}
+    )
+    assert str(given_as_zero.verdict) == "disagrees"
+
+
+def raise_at_underflow(params: Any, x: Any, y: Any) -> Any:
+    with np.errstate(all="raise"):
+        _, found = rnn.value_and_grad(rnn.Params(*params), x, y)
+        if len(x) == 200 and x.dtype == np.float32:
+            np.exp(np.float32(-100))
+    return {"U": found.U, "W": found.W, "V": found.V}
+
+
+@pytest.mark.extreme
+def test_a_cell_that_takes_an_underflow_for_an_exception_is_not_compared_there() -> None:
+    report = verify(raise_at_underflow, examples=8)
+    assert report, str(report)
+    (said,) = (note for note in report.notes if "under settings of your own" in note)
+    assert "FloatingPointError: underflow" in said
+
+
+def test_the_cases_with_zeros_that_were_left_out_are_counted() -> None:
+    assert [*describe_zeroed([])] == []
+    (said,) = describe_zeroed([RAISED, RAISED])
+    assert said.startswith("2 cases were left out: your results are not finite where ")
+    assert said.endswith(RAISED.notes[0])

@@ -282,12 +282,14 @@ def select(
     chosen.try_point = lambda point: given  # type: ignore[method-assign]
     chosen.draw_ordinary = lambda number: iter(())  # type: ignore[method-assign]
     chosen.draw_large = lambda: iter(())  # type: ignore[method-assign]
+    chosen.draw_zeroed = lambda most: iter(())  # type: ignore[method-assign]
     return chosen.select(2 * len(cases), lambda number: None)
 
 
 def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> None:
     half = {"w": 0.5}
     found = select({0: (1e-6, {}), 1: (1e-9, half), 2: (1e-3, half), 12000: (1.0, {"w": 8.0})})
+    assert select({0: (1e-6, {"w": 0.0})}).damped == 0
     assert found.resolution == {"w": 1e-9}
     assert found.damped == 2
     assert found.telling == {"w": 3}
@@ -297,9 +299,12 @@ def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> Non
     assert select({1: (1e-6, {})}, KINK).given == KINK
 
 
-@pytest.mark.parametrize(("number", "large", "draws"), [(12, 3, 8), (12, 1, 10), (3, 1, 2)])
-def test_at_most_a_quarter_of_the_cases_are_scaled_up_and_draws_fill_the_rest(
-    number: int, large: int, draws: int
+@pytest.mark.parametrize(
+    ("number", "large", "zeroed", "draws"),
+    [(12, 3, 3, 5), (12, 1, 3, 7), (12, 3, 1, 7), (48, 6, 6, 35), (3, 1, 1, 2)],
+)
+def test_at_most_a_quarter_of_the_cases_are_scaled_up_or_zero_and_draws_fill_the_rest(
+    number: int, large: int, zeroed: int, draws: int
 ) -> None:
     chosen, told = selector(follow_with()), list[int]()
 
@@ -312,16 +317,24 @@ def test_at_most_a_quarter_of_the_cases_are_scaled_up_and_draws_fill_the_rest(
             keep(Point(12000 + place, factors={"w": 8.0}))
             yield
 
+    def draw_zeroed(most: int) -> Any:
+        for place in range(min(most, zeroed)):
+            keep(Point(24000 + place, factors={"w": 0.0}))
+            yield
+
     chosen.try_point = keep  # type: ignore[assignment]
+    chosen.draw_zeroed = draw_zeroed  # type: ignore[method-assign]
     chosen.draw_large = draw_large  # type: ignore[method-assign]
     found = chosen.select(number, told.append)
     numbers = [case.point.number for case in found.cases]
     scaled = [each for each in numbers if each >= 12000]
     assert numbers[0] == 0  # the parameters given
-    assert len(scaled) == (large if number > 3 else 0)
+    assert scaled[:zeroed] == ([*range(24000, 24000 + zeroed)] if number > 3 else [])
+    assert scaled[zeroed:] == ([*range(12000, 12000 + large)] if number > 3 else [])
     assert sorted(numbers)[: draws + 1] == [*range(draws + 1)]
-    # Points are scaled up after all other draws but those that stand in for them.
-    assert [*map(numbers.index, scaled)] == [*range(9, 9 + len(scaled))]
+    # Points are zero or scaled up after all other draws but those that stand in for them.
+    first = number - 2 * min(6, number // 4)
+    assert [*map(numbers.index, scaled)] == [*range(first, first + len(scaled))]
     assert told == [*range(1, number + 1)]
 
 
