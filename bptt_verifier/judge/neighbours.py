@@ -25,6 +25,7 @@ from bptt_verifier.tolerance.scatter import (
 
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 UNSURE = 8  # a mean of so many limits cannot be rounding that is alike at all neighbours
+FAR_ABOVE = 4  # times a clipped entry, as no rounding of the true one to a multiple of it is
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 # Neighbours within the spacing of a format's numbers, in units of it, at which a result in that
 # format stays or jumps, and the number of these that are asked.
@@ -126,7 +127,8 @@ def accuse_smooth(
     Where the loss is ill-conditioned, a mistake's error moves by more than itself between
     neighbours, but in proportion to their distance, and rounding errors are drawn anew at any. An
     entry that stays where the true one moves has lost its digits, and is not accused, unless it is
-    the largest, and below the true one: then it is clipped. In float64 smaller errors are taken
+    the largest, and below the true one: then it is clipped, if another entry moves or the true one
+    is far above it. In float64 smaller errors are taken
     back as well, if float32 has none as large.
     """
     largest = {name: float(np.max(np.abs(value))) for name, value in before.values.items()}
@@ -159,7 +161,8 @@ def accuse_smooth(
                 scatter = measure(subject, before, name, [*(yours - true)], entries)
                 beyond = scatter.mean > np.maximum(UNSURE * scatter.limit, before.allowed[name])
                 moves = yours.std(axis=0) >= true.std(axis=0) / 2
-                moves |= moves.any() & are_clipped(yours, true)
+                far = (np.abs(true) > FAR_ABOVE * np.abs(yours)).all(axis=0)
+                moves |= are_clipped(yours, true) & (moves.any() | far)
                 smooth |= {name} if (beyond & moves).any() else set()
     allowed = {n: (before if n in smooth else after).allowed[n] for n in after.allowed}
     first = {c.name: c for c in before.comparisons}

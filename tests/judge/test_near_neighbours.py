@@ -247,6 +247,18 @@ def test_an_entry_that_stays_beside_one_that_moves_is_clipped_or_has_lost_its_di
     assert found == (is_rounding, True)
 
 
+@pytest.mark.parametrize(
+    ("left", "is_rounding"), [(0.5, True), (0.251, True), (0.249, False), (0.1, False)]
+)
+def test_an_entry_that_stays_alone_is_clipped_where_it_is_far_below_the_true_one(
+    left: float, is_rounding: bool
+) -> None:
+    error = [left - 1, left - 0.5]  # both entries of the submission are what is left
+    moves = np.full(2, 2.0**-12), 0.0
+    found = weigh_near(error, here=error, true=[1.0, 0.5], moves=moves)
+    assert found == (is_rounding, True)
+
+
 @pytest.mark.parametrize(("single", "taken_back"), [(2.0**-7, False), (2.0**-8, True)])
 def test_in_float64_smaller_errors_are_taken_back_if_float32_has_none_as_large(
     single: float, taken_back: bool
