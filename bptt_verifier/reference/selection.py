@@ -138,7 +138,8 @@ class Selector:
         # Numbers at which formulas overflow are the user's own only where they are compared.
         self.exponent = EXPONENT if given else self.exponent
         progress(1)
-        large, zeroed = min(LARGE, number // 4), min(ZEROED, number // 4)
+        large = min(LARGE, number // 4)
+        zeroed = min(ZEROED, number // 4) if number >= 2 * ENOUGH else 0  # others are needed first
         draws = self.draw_ordinary(number)
         self.extend(islice(draws, number - large - zeroed - len(self.kept)), progress)
         self.extend(self.draw_zeroed(zeroed), progress)

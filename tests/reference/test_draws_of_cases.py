@@ -76,7 +76,7 @@ def test_points_scaled_up_are_cases_only_if_they_show_more_than_all_before(
     features = {3.0: {"a"}, 8.0: {"a", "b"}, 64.0: {"a", "b", "c"}, 512.0: {"d"}}
     chosen, asked, kept = large_points(monkeypatch, features)
     assert len(list(chosen.draw_large())) == 2
-    assert asked == [3.0, 8.0, 64.0, 512.0]  # as section 10 says
+    assert asked == [3.0, 8.0, 24.0, 64.0, 512.0]  # as section 10 says
     assert kept == [64.0, 512.0]
 
 
@@ -116,18 +116,18 @@ def test_all_values_and_each_parameter_are_scaled_up_at_points_of_their_own(
     monkeypatch.setattr(chosen, "examine", partial(refuse, asked))
     assert list(chosen.draw_large()) == []
     factors = [dict(point.factors) for point in asked]
-    for factor in (3.0, 8.0, 64.0, 512.0):
+    for factor in (3.0, 8.0, 24.0, 64.0, 512.0):
         for each in ({"a": factor, "b": factor}, {"a": factor}, {"b": factor}):
             assert each in factors
-    assert len(factors) == 12
-    assert len({point.number for point in asked}) == 12
+    assert len(factors) == 15
+    assert len({point.number for point in asked}) == 15
     assert not any(point.near or point.number % 12 for point in asked)  # float64, of one size
     assert min(point.number for point in asked) > 1000  # beyond all other draws
 
 
 @pytest.mark.parametrize(
     ("lengths", "points"),
-    [((), 40), ((999, 10), 40), ((1000, 10), 20), ((10, 2500), 12), ((9000,), 12)],
+    [((), 50), ((999, 10), 50), ((1000, 10), 25), ((10, 2500), 15), ((9000,), 15)],
 )
 def test_fewer_points_of_a_long_loss_are_scaled_up_but_never_less_than_three_sets_of_parameters(
     lengths: Any, points: int, monkeypatch: pytest.MonkeyPatch

@@ -301,7 +301,15 @@ def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> Non
 
 @pytest.mark.parametrize(
     ("number", "large", "zeroed", "draws"),
-    [(12, 3, 3, 5), (12, 1, 3, 7), (12, 3, 1, 7), (48, 6, 6, 35), (3, 1, 1, 2)],
+    [
+        (12, 3, 3, 5),
+        (12, 1, 3, 7),
+        (12, 3, 1, 7),
+        (8, 2, 2, 3),
+        (48, 6, 6, 35),
+        (7, 1, 0, 5),
+        (3, 1, 0, 2),
+    ],
 )
 def test_at_most_a_quarter_of_the_cases_are_scaled_up_or_zero_and_draws_fill_the_rest(
     number: int, large: int, zeroed: int, draws: int
@@ -333,7 +341,7 @@ def test_at_most_a_quarter_of_the_cases_are_scaled_up_or_zero_and_draws_fill_the
     assert scaled[zeroed:] == ([*range(12000, 12000 + large)] if number > 3 else [])
     assert sorted(numbers)[: draws + 1] == [*range(draws + 1)]
     # Points are zero or scaled up after all other draws but those that stand in for them.
-    first = number - 2 * min(6, number // 4)
+    first = number - (2 if zeroed else 1) * min(6, number // 4)
     assert [*map(numbers.index, scaled)] == [*range(first, first + len(scaled))]
     assert told == [*range(1, number + 1)]
 
