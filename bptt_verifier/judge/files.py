@@ -286,7 +286,8 @@ def choose_kind(
         if name in list_candidates(defined) and not {a.arg.lower() for a in first} & {*PARAMS}:
             return CODE, name
         return DERIVATION, name
-    if defined.defines("gradients"):
+    # What a star import may bring counts where nothing else can be judged.
+    if "gradients" in defined.names or (not defined.complete and not list_candidates(defined)):
         if shares_data(defined, "gradients"):
             return CODE, "loss,gradients"
         if complete and (own or number in (None, 1)):

@@ -36,11 +36,8 @@ from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.kept_defaults import list_kept_defaults
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.shared_memory import copy_shared
-from bptt_verifier.program.star_imports import (
-    is_unknown,
-    list_star_imports,
-    read_star_imports,
-)
+from bptt_verifier.program.star_imports import read_star_imports
+from bptt_verifier.program.top_level import list_names, walk_top_level
 from bptt_verifier.program.torch_tensors import copying_results
 
 ALIKE = 0.75  # of two names of files, at which one is suggested for the other
@@ -58,8 +55,9 @@ class Definitions(NamedTuple):
     define more. `relative` is true if the file imports from its own package by dots. `calls` are
     the names of the functions that it calls anywhere, and `reads` all names that it uses. `made`
     has the variables that hold what a function of the file returns, by its name. `starred` are the
-    functions and classes that star imports bring from files beside it, the `sources`. `guarded` is
-    true if it has code that runs only where it is the main program.
+    functions and classes that star imports bring from files beside it, the `sources`; `names` has
+    their variables, too. `guarded` is true if it has code that runs only where it is the main
+    program.
     """
 
     functions: dict[str, ast.FunctionDef]
@@ -151,18 +149,13 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
     tree = ast.Module([node for each in trees for node in each.body], [])
     top = [*walk_top_level(tree)]
     folder = Path(os.path.realpath(file)).parent
-    beside = dict(read_star_imports(tree, folder))
-    others = [n for each in beside.values() for n in walk_top_level(each)]
-    others = [n for n in others if not getattr(n, "name", "_").startswith("_")]
+    beside = read_star_imports(tree, folder)
+    others = [n for each in beside.files.values() for n in walk_top_level(each)]
+    others = [n for n in others if getattr(n, "name", None) in beside.names]
     functions = {n.name: n for n in (*others, *top) if isinstance(n, ast.FunctionDef)}
     classes = {n.name: n for n in (*others, *top) if isinstance(n, ast.ClassDef)}
     starred = {*functions, *classes} - {getattr(n, "name", "") for n in top}
-    names = {*functions, *classes}
-    names |= {n.id for n in top if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    aliases = [
-        alias for n in top if isinstance(n, ast.Import | ast.ImportFrom) for alias in n.names
-    ]
-    names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    names = list_names(tree) | beside.names
     relative = any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree))
     objects = {
         n.targets[0].id: n.value.func.id
@@ -181,11 +174,10 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
         if isinstance(one, ast.Name) and isinstance(value, ast.Call)
         if isinstance(value.func, ast.Name) and value.func.id in functions
     }
-    complete = not any(is_unknown(each, beside, folder) for each in list_star_imports(tree))
-    found = Definitions(functions, classes, frozenset(names), objects, complete, relative)
+    found = Definitions(functions, classes, frozenset(names), objects, beside.complete, relative)
     found = found._replace(calls=frozenset(calls), reads=frozenset(reads), made=made)
     guarded = any("__main__" in cell.source for cell in cells)
-    sources = tuple(map(str, beside))
+    sources = tuple(map(str, beside.files))
     return found._replace(starred=frozenset(starred), sources=sources, guarded=guarded)
 
 
@@ -196,16 +188,6 @@ def pair_targets(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
     if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
         return [*zip(target.elts, value.elts, strict=True)]  # type: ignore[attr-defined]
     return [(target, value)]
-
-
-def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes that run with the file itself: none inside a function or class."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(
-            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-        ):
-            yield from walk_top_level(child)
 
 
 class RecordedCall(NamedTuple):

@@ -1,10 +1,12 @@
 """Star imports of files beside a user's file: their names, and calls of what they define."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bptt_verifier.judge.files import choose_kind, read_file
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.source_file import find_definitions, read_cells
 from tests.support.own_files import list_wrong, read_own
@@ -109,3 +111,96 @@ def test_a_file_knows_its_own_functions_and_those_of_star_imports(tmp_path: Path
     assert not defined.defines("anything")
     file.write_text("from elsewhere import *\n")
     assert find_definitions(file, read_cells(file)).defines("anything")
+
+
+MODEL = """
+import numpy as np
+x = np.linspace(-1, 1, 6).reshape(2, 3)
+params = {"W": np.full((2, 3), 0.3)}
+def loss(p):
+    return np.sum(np.tanh(x @ p["W"].T) ** 2)
+def right(p):
+    h = np.tanh(x @ p["W"].T)
+    return {"W": (2 * h * (1 - h * h)).T @ x}
+"""
+
+
+def write_files(folder: Path, files: dict[str, str]) -> Path:
+    """Write files into a folder, and return the one to judge."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "judged.py"
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        "def gradients(p):\n    return right(p)\n",
+        "def gradients(p, verbose=False):\n    return right(p)\n",
+        "def gradients(*given):\n    return right(*given)\n",
+        "class Gradients:\n    __signature__ = 'none'\n"
+        "    def __call__(self, p):\n        return right(p)\ngradients = Gradients()\n",
+    ],
+)
+@pytest.mark.parametrize(
+    ("files", "imported"),
+    [
+        ({"star_model.py": MODEL}, "star_model"),
+        ({"star_chain.py": "from star_model2 import *\n", "star_model2.py": MODEL}, "star_chain"),
+        ({"star_named.py": "from star_model3 import loss, params, right\n",
+          "star_model3.py": MODEL}, "star_named"),
+        ({"star_all.py": f"__all__ = ['params', 'loss']\n__all__ += ['right']\n{MODEL}"},
+         "star_all"),
+        ({"star_package/__init__.py": "from .inner import *\n",
+          "star_package/inner.py": MODEL}, "star_package"),
+    ],
+)  # fmt: skip
+def test_params_and_loss_of_star_imports_make_an_own_model(
+    tmp_path: Path, files: dict[str, str], imported: str, gradients: str
+) -> None:
+    file = write_files(tmp_path, files | {"judged.py": f"from {imported} import *\n{gradients}"})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [each for each in sys.modules if each.startswith("star_")]:
+            patch.delitem(sys.modules, name)
+        found = read_file(file, None, None, {})
+    assert found.said == "judged.py is taken for an own model of params, loss and gradients."
+    assert not list_wrong(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "brought"),
+    [
+        ("a = _b = 1\n", {"a"}),
+        ("__all__ = ['_b']\na = _b = 1\n", {"_b"}),
+        ("__all__: tuple = ('a',)\na = b = 1\n", {"a"}),
+        ("__all__ = sorted(dir())\na = 1\n", {"a"}),
+        ("__all__ = ['b']\n__all__.append('a')\na = b = 1\n", {"a", "b"}),
+        ("from deeper import *\na = 1\n", {"a", "c"}),
+        ("from deeper import *\n__all__ = ['c']\na = 1\n", {"c"}),
+    ],
+)
+def test_a_star_import_brings_what_python_would_bring(
+    tmp_path: Path, text: str, brought: set[str]
+) -> None:
+    files = {"layers.py": text, "deeper.py": "c = 1\n", "judged.py": "from layers import *\n"}
+    file = write_files(tmp_path, files)
+    defined = find_definitions(file, read_cells(file))
+    assert defined.names == brought
+    assert defined.complete
+
+
+def test_a_chain_that_ends_in_an_unknown_module_may_define_anything(tmp_path: Path) -> None:
+    files = {"layers.py": "from elsewhere import *\n", "judged.py": "from layers import *\n"}
+    file = write_files(tmp_path, files)
+    assert find_definitions(file, read_cells(file)).defines("params", "loss")
+
+
+def test_a_function_of_the_file_is_judged_beside_an_unknown_star_import(tmp_path: Path) -> None:
+    step = "def step(W):\n    loss = W @ W\n    dW = 2 * W\n    return loss, dW\n"
+    file = write_files(tmp_path, {"judged.py": f"from elsewhere import *\n{step}"})
+    found = find_definitions(file, read_cells(file))
+    assert choose_kind(file, found, None, None) == ("own code", "step")
+    file = write_files(tmp_path, {"judged.py": "from elsewhere import *\n"})
+    found = find_definitions(file, read_cells(file))
+    assert choose_kind(file, found, None, None) == ("own model", "gradients")
