@@ -34,6 +34,7 @@ from bptt_verifier.program.attempt import (
 )
 from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.kept_defaults import list_kept_defaults
+from bptt_verifier.program.modules_beside import make_globals, name_as_written
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.shared_memory import copy_shared
 from bptt_verifier.program.star_imports import read_star_imports
@@ -367,6 +368,8 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     sys.path[:] = [*order_path(file), *root]
     sys.modules[spec.name], sys.argv = module, [str(file)]  # dataclasses look the module up
     module.__dict__["__name__"] = name
+    if not (notebook or package):
+        module.__dict__.update(make_globals(Path(os.path.realpath(file)).parent))
     try:
         with recorder.watch(sources) if recorder else nullcontext():
             for cell in cells:
@@ -403,6 +406,7 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     cell = where.rpartition(", ")[2] + ", " if where in names and ", cell " in where else ""
     said = f"FILE: {file} cannot be run: {cell}{line}{type(error).__name__}"
     stated = error.msg if isinstance(error, SyntaxError) else message_of(error)
+    stated = name_as_written(stated)
     said += f": {stated}" if stated else ""
     if cell and isinstance(error, NameError):
         said += "; the cells are run from the first to the last"
@@ -413,7 +417,7 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     if isinstance(error, SystemExit):
         said += f"; {GUARD}"
     elif isinstance(error, ModuleNotFoundError) and error.name:
-        top, _, inner_name = printable(error.name).partition(".")
+        top, _, inner_name = name_as_written(printable(error.name)).partition(".")
         if inner_name and top == file.resolve().parent.name:  # by dots, in the file's own package
             said += f"; put {inner_name}.py beside the file"
         else:
