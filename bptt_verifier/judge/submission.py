@@ -16,6 +16,7 @@ from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, ty
 from bptt_verifier.program.gradient_names import ONLY, find_all_gradients, is_named_gradient
 from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
 from bptt_verifier.program.own_results import holds_more_beside_loss
+from bptt_verifier.program.raising_objects import describe_value, find_raised, raised_by_user
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Verdict
@@ -170,7 +171,9 @@ def ask(
         details = {"exception": result.exception, "file_line": result.file_line}
         raised = make_breach("raised", f"your function raised {result.what}", note, **details)
         return raised._replace(of_values=result.of_values, by_settings=result.by_settings)
-    found = read_results(to_arrays(result), expected, submission.readings)
+    plain = attempt(to_arrays, result)
+    result = result if isinstance(plain, Failure) else plain
+    found = read_results(result, expected, submission.readings)
     if not isinstance(found, Breach):
         found = submission.select_known(found, expected)
     arrays = found if isinstance(found, Breach) else convert_results(found, expected)
@@ -211,7 +214,8 @@ def read_results(
     if isinstance(found, Failure):
         kind = type_name(result)
         said = f"what your function returned, {kind}, cannot be read: {found.what}"
-        found = make_breach("wrong-shape", said, found=kind)
+        raised = found if raised_by_user(found) else None
+        found = make_breach("wrong-shape", said, *say_where(raised), found=kind)
     if isinstance(found, Breach):
         other = attempt(read_by_gradient_names, result, expected, readings)
         found = found if other is None or isinstance(other, Failure) else other
@@ -402,24 +406,28 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
     """
     arrays = {}
     for name, given in found.items():
-        what, value = name_result(name), to_arrays(given)
+        what, plain = name_result(name), attempt(to_arrays, given)
+        value = given if isinstance(plain, Failure) else plain
         masked = np.sum(value.mask) if isinstance(value, np.ma.MaskedArray) else 0
         if masked:
             said = f"{what}: expected numbers, found {masked} masked entries."
             return make_breach("wrong-shape", said, gradients=[name], found="masked entries")
-        array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
-        array = attempt(to_real, array)
+        first: Any = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
+        array: Any = first if isinstance(first, Failure) else attempt(to_real, first)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
-            said = f"{what}: expected an array of floats, found {kind}."
+            raised = find_raised(value, first) if of_type else None
+            described = describe_value(value, raised) if raised else kind
+            said = f"{what}: expected an array of floats, found {described}."
             unread = not isinstance(array, Failure) and is_floating(array.dtype)
             if unread:  # its rounding is as large as the mistakes that are to be seen
                 said = (
                     f"{what} is in {array.dtype}, whose few digits would hide mistakes: "
                     "compute and return it in float32."
                 )
-            found_other = make_breach("wrong-shape", said, gradients=[name], found=kind)
+            where = say_where(raised)
+            found_other = make_breach("wrong-shape", said, *where, gradients=[name], found=kind)
             return found_other._replace(unread=unread)
         shape = expected.shapes[name]
         if name == "loss" and array.size == 1 and shape == ():
@@ -433,6 +441,11 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             return make_breach(breach, said, gradients=[name], **details)
         arrays[name] = array if array.dtype.kind == "f" else array.astype(expected.dtype)
     return arrays
+
+
+def say_where(raised: Failure | None) -> tuple[str, ...]:
+    """Say where an object that was returned has raised an exception, in a note for the report."""
+    return (f"It was raised at {raised.where}.",) if raised else ()
 
 
 def to_real(array: Array) -> Array:

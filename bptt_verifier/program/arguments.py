@@ -14,6 +14,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.leaves import write_key
+from bptt_verifier.program.raising_objects import describe_value, find_raised
 from bptt_verifier.program.torch_tensors import (
     copy_array,
     find_torch,
@@ -136,7 +137,12 @@ def read_gradient(name: str, value: Any, argument: Array) -> Array:
         return np.zeros_like(argument)
     array = attempt(convert_to_numpy, value)
     if isinstance(array, Failure) or not is_floating(array.dtype):
-        found = type_name(value) if isinstance(array, Failure) else f"dtype {array.dtype}"
+        raised = find_raised(value, array)
+        found = describe_value(value, raised)
+        if raised:
+            found += f" at {raised.where}"
+        elif not isinstance(array, Failure):
+            found = f"dtype {array.dtype}"
         raise ValueError(f"the gradient for {name}: expected an array of floats, found {found}")
     if array.shape != argument.shape:
         raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from bptt_verifier.program.blas_threads import use_one_thread_of_torch
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.source_lines import Place, is_of_user
+from bptt_verifier.program.source_lines import Place, is_of_judge, is_of_user
 from bptt_verifier.tolerance.comparison import Array
 
 # Exceptions by which Python refuses code as it is written.
@@ -111,10 +111,15 @@ def attempt(
 
 
 def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
-    """The exception, with the innermost line in the file that defines the function."""
+    """The exception, with the innermost line in the file that defines the function.
+
+    If that is the judge's, it is the innermost line of the user's, where there is one.
+    """
     code = find_code(function)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if code and frame.filename == code.co_filename]
+    if code and is_of_judge(code.co_filename):
+        own = [frame for frame in frames if is_of_user(frame.filename)] or own
     if code and not own:  # the call itself failed
         own = [traceback.FrameSummary(code.co_filename, code.co_firstlineno, code.co_name)]
     frame = (own or [frame for frame in frames if is_of_user(frame.filename)] or frames)[-1]

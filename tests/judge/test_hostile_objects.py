@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier import verify, verify_own_model
+from bptt_verifier import verify, verify_own_model, verify_vjp
 from manual_bptt import rnn
 from tests.support.square import W, right, square
 
@@ -80,6 +80,84 @@ def test_a_hostile_object_ends_in_a_verdict(case: str) -> None:
         assert [mistake.name for mistake in report.mistakes] == [name]
         json.dumps(report.to_dict())
         str(report)
+
+
+class Unsized(RaisingMapping):
+    """A mapping whose keys are there, and no values."""
+
+    def keys(self) -> Any:
+        return [*W]
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("store closed")
+
+
+class RaisingItems:
+    """A sequence, of which NumPy hides what it raises."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("device lost")
+
+
+class RaisingArray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise TypeError("first")
+
+
+class RaisingShape:
+    @property
+    def shape(self) -> Any:
+        raise OSError("no shape")
+
+
+@pytest.mark.parametrize(
+    ("returned", "said", "line"),
+    [
+        (lambda: {"W": RaisingArray()}, "the gradient for W: expected an array of floats, found "
+         "RaisingArray, which raised TypeError: first.", "first"),
+        (lambda: {"W": RaisingItems()}, "the gradient for W: expected an array of floats, found "
+         "RaisingItems, which raised OSError: device lost.", "device lost"),
+        (lambda: {"W": RaisingShape()}, "the gradient for W: expected an array of floats, found "
+         "RaisingShape, which raised OSError: no shape.", "no shape"),
+        (RaisingMapping, "what your function returned, RaisingMapping, cannot be read: "
+         "RuntimeError: no keys", "no keys"),
+        (Unsized, "what your function returned, Unsized, cannot be read: "
+         "RuntimeError: store closed", "store closed"),
+    ],
+)  # fmt: skip
+def test_what_a_returned_object_raises_is_reported_with_its_line(
+    returned: Any, said: str, line: str
+) -> None:
+    report = verify_own_model(lambda p: returned(), square, W, cases=2)
+    (mistake,) = report.mistakes
+    assert (mistake.name, mistake.explanation[: len(said)]) == ("wrong-shape", said)
+    (note,) = [note for note in report.notes if note.startswith("It was raised at `raise ")]
+    assert line in note
+    assert __file__ in note
+
+
+def test_what_the_gradient_of_a_kernel_raises_is_reported_with_its_line() -> None:
+    (mistake,) = verify_vjp(
+        lambda arguments, cotangents: [RaisingArray()], lambda x: x * x, (np.ones(2),)
+    ).mistakes
+    assert "found RaisingArray, which raised TypeError: first at `raise" in mistake.explanation
+    assert f"({__file__}:" in mistake.explanation
+
+
+def test_objects_that_raise_nothing_are_named_by_their_type() -> None:
+    for value in (object(), iter([])):
+
+        def gradients(p: Any, value: Any = value) -> Any:
+            return {"W": value}
+
+        (mistake,) = verify_own_model(gradients, square, W, cases=2).mistakes
+        kind = type(value).__name__
+        assert mistake.explanation == (
+            f"the gradient for W: expected an array of floats, found {kind}."
+        )
 
 
 def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
