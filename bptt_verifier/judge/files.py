@@ -34,6 +34,7 @@ from bptt_verifier.judge.candidates import (
     takes_three,
 )
 from bptt_verifier.judge.first_states import find_states
+from bptt_verifier.judge.listed_results import take_listed
 from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, shares_data
 from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.problems.problem import STATES
@@ -211,10 +212,11 @@ def read_any(
         if chosen:
             raise ValueError(f"--params: expected a function or class FILE:NAME, found {file}")
         module = announce(load, f"running {file.name}")(file)
-        gradients = announce(find_function(module, name, file), f"a call of {name}")
+        function = find_function(module, name, file)
         loss = announce(find_function(module, "loss", file), COMPUTING_LOSS)
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
+        gradients = announce(take_listed(function, module.params), f"a call of {name}")
         if name != "gradients" and is_number_alone(gradients, module.params):
             raise ValueError(describe_lone_loss(file, defined, name))
         said = f"{file.name} is taken for an own model of params, loss and {name}."

@@ -11,8 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.listed_results import list_items, read_pairs
 from bptt_verifier.problems.problem import STATES, Array
-from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
+from bptt_verifier.program.attempt import (
+    MUTED,
+    USERS,
+    Failure,
+    Settings,
+    attempt,
+    printable,
+    type_name,
+)
 from bptt_verifier.program.gradient_names import ONLY, find_all_gradients, is_named_gradient
 from bptt_verifier.program.leaves import Keys, find_root, name_leaf, walk
 from bptt_verifier.program.own_results import holds_more_beside_loss
@@ -107,6 +116,13 @@ class Submission:
         self.meanings: dict[str, str] = {}  # what results are whose names are not those expected
         self.readings: dict[str, None] = {}  # sentences on how results are read, in order
 
+    def answer(self, call: Call, expected: Expected, settings: Settings = MUTED) -> Any:
+        """What the function returns, with a list in the place of an iterator, or a Failure."""
+        found = attempt(self.gradients, *call.arguments, settings=settings, **call.named)
+        if isinstance(found, Failure):
+            return found
+        return attempt(list_items, found, len(expected.names), settings=settings)
+
     def select_known(self, found: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
         """Select the results that can be compared, and remember the names of the others."""
         self.known = tuple(expected.shapes)
@@ -155,11 +171,11 @@ def ask(
     call = make_call()
     before = {name: np.array(array) for name, array in to_arrays(call.arrays()).items()}
     submission.calls += 1
-    gradients, settings = submission.gradients, USERS.get()
-    result = attempt(gradients, *call.arguments, settings=settings, **call.named)
+    settings = USERS.get()
+    result = submission.answer(call, expected, settings)
     if isinstance(result, Failure) and result.by_settings:
         call = make_call()
-        again = attempt(gradients, *call.arguments, **call.named)
+        again = submission.answer(call, expected)
         if not isinstance(again, Failure):
             submission.raised_by_settings = submission.raised_by_settings or (
                 f"{result.file_line}: your function raised {result.what} with {label}, under your "
@@ -206,6 +222,7 @@ def read_results(
     Sentences on names or an order that are not those expected are added to `readings`.
     """
     readings = {} if readings is None else readings
+    result = read_pairs(result, expected.names, expected.paths)
     found: Any = attempt(read_parts, result, expected, readings)
     if found is None or isinstance(found, Failure):
         found = attempt(read_in_order, result, expected, readings)
