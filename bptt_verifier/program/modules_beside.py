@@ -129,9 +129,10 @@ def make_import(package: str, names: frozenset[str]) -> Any:
     def import_beside(name: str, *given: Any, **named: Any) -> Any:
         found = dict(zip(("globals", "locals", "fromlist", "level"), given, strict=False)) | named
         top = name.partition(".")[0]
+        real = vars(builtins)["__import__"]  # each time, as it may be replaced for a while
         if found.get("level") or top not in names:
-            return builtins.__import__(name, *given, **named)
-        module = builtins.__import__(f"{package}.{name}", *given, **named)
+            return real(name, *given, **named)
+        module = real(f"{package}.{name}", *given, **named)
         return module if found.get("fromlist") else sys.modules[f"{package}.{top}"]
 
     return import_beside

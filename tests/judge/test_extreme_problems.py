@@ -299,6 +299,7 @@ def test_formats_and_layouts_are_tried_at_large_sizes_too(kind: str, letter: str
     assert judge(gradients).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.rest
 @pytest.mark.table(2)
 @pytest.mark.parametrize("missing", ["h0", "c0"])
 def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:
@@ -361,6 +362,7 @@ def test_sizes_that_are_not_given_are_small() -> None:
     assert complete_sizes({"T": 500, "B": 64}) == Sizes(T=500, B=64, D=3, H=4, O=2)
 
 
+@pytest.mark.rest
 def test_a_slow_derivation_is_not_called_where_all_sizes_are_large() -> None:
     seen = []
 

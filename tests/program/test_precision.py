@@ -89,6 +89,7 @@ def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
         assert gradients(model.params)["W"].dtype == jnp.float32
 
 
+@pytest.mark.rest
 @pytest.mark.table(4)
 @pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["jit", "eager"]))
 def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) -> None:

@@ -249,6 +249,7 @@ def square(params: Any) -> Any:
     return params["w"] ** 2
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
