@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
+from bptt_verifier.program.leaves import walk
 from bptt_verifier.program.list_order import find_name, parse_file
 from bptt_verifier.program.own_calls import Calls
 
@@ -54,8 +55,23 @@ def may_begin_anew(
         or changed & ((used - params) | {ANY})
         or makes_several(tree, others, kind)
         or changing & {*list_globals(reached)}
-        or gets_other_data(others, inner[0].__name__, changing)
+        or (
+            gets_other_data(tree, others, inner[0].__name__, changing)
+            and not are_compared(calls, inner[0].__name__)
+        )
     )
+
+
+def are_compared(calls: Calls, name: str) -> bool:
+    """True if all arguments of a method are parameters, as the inputs of a layer may be.
+
+    The calls before the last get other values of them then, so code that is right because its data
+    change is tried as it is called.
+    """
+    arguments = calls.roots["arguments"]
+    given = arguments if calls.function is calls.backward else arguments.get(name, arguments)
+    varied = {id(place.array) for place in calls.places.values()}
+    return all(id(value) in varied for _, value in walk(given, (), ()))
 
 
 def list_reached(tree: ast.Module, kind: str, names: Collection[str]) -> Iterator[ast.FunctionDef]:
@@ -110,13 +126,17 @@ def makes_several(tree: ast.Module, nodes: Collection[ast.AST], kind: str) -> bo
     if any(isinstance(node.func, ast.Call) or find_name(node.func) in UNNAMED for node in calls):
         return True
     made = [node for node in calls if find_name(node.func) in (kind, "__init__")]
-    repeated = {
+    return len(made) > 1 or not list_repeated(tree).isdisjoint(map(id, made))
+
+
+def list_repeated(tree: ast.Module) -> frozenset[int]:
+    """List the nodes of a file, by their identity, that may run several times."""
+    return frozenset(
         id(node)
         for outer in ast.walk(tree)
         if isinstance(outer, LOOPS | ast.FunctionDef | ast.Lambda)
         for node in ast.walk(outer)
-    }
-    return len(made) > 1 or any(id(node) in repeated for node in made)
+    )
 
 
 def find_changing(tree: ast.Module) -> frozenset[str]:
@@ -147,14 +167,21 @@ def list_globals(functions: Iterable[ast.FunctionDef]) -> Iterator[str]:
         yield from {node.id for node in names} - own
 
 
-def gets_other_data(nodes: Iterable[ast.AST], name: str, changing: Collection[str]) -> bool:
-    """True if a method may be called with other arguments from one call to the next."""
-    for node in nodes:
-        if isinstance(node, ast.Call) and find_name(node.func) == name:
-            for each in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                fixed = isinstance(each, ast.Constant | ast.Attribute)
-                if not fixed and not (isinstance(each, ast.Name) and each.id not in changing):
-                    return True
+def gets_other_data(
+    tree: ast.Module, nodes: Iterable[ast.AST], name: str, changing: Collection[str]
+) -> bool:
+    """True if a method may be called with other arguments from one call to the next.
+
+    One call that runs once has one set of data, however these are written.
+    """
+    made = [node for node in nodes if isinstance(node, ast.Call) and find_name(node.func) == name]
+    if len(made) == 1 and id(made[0]) not in list_repeated(tree):
+        return False
+    for node in made:
+        for each in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            fixed = isinstance(each, ast.Constant | ast.Attribute)
+            if not fixed and not (isinstance(each, ast.Name) and each.id not in changing):
+                return True
     return False
 
 

@@ -67,6 +67,7 @@ class Calls:
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}
         self.aliases = dict[int, list[tuple[str, ArrayPlace]]]()  # several places of one array
+        self.later: list[str] = []  # why there was no later call, of each one asked for
         self.left_out: tuple[str, ...] = ()  # arrays whose gradients are returned, not compared
         self.adds = find_torch() is not None and adds_to_gradients(function)
         self.structure = structure

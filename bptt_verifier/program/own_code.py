@@ -11,6 +11,7 @@ defaults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from bptt_verifier.program.gradient_order import (
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.guessed_gradients import find_sure_guesses
-from bptt_verifier.program.later_calls import call_again
+from bptt_verifier.program.later_calls import call_again, describe_untried
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.number_lists import (
     find_joined,
@@ -381,7 +382,7 @@ def assemble(
     beside_them = [*found.values()] or compared  # what else is in the structure of gradients
     said += describe_uncompared(results, [*beside_them, *left_out.values()])
 
-    tree = flatten(calls.params)
+    tree, returned_loss = flatten(calls.params), results.find_returned_loss()
 
     def own_copies(params: Any) -> Any:  # the code may update its own parameters
         copies = {
@@ -399,8 +400,6 @@ def assemble(
 
     def loss(params: Any, xp: Any = np) -> Any:
         return follow(of_loss(read(params), xp), results.loss)
-
-    returned_loss = results.find_returned_loss()
 
     def gradients(params: Any, xp: Any = np) -> Any:
         return take(whole(read(params), xp))
@@ -452,6 +451,7 @@ def assemble(
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     if "self" in calls.roots and not calls.pair:
         shown[1].at_later_call = at_later_call  # type: ignore[attr-defined]
+        shown[1].describe_untried = partial(describe_untried, calls)  # type: ignore[attr-defined]
     given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
     params = {name: given[n] for n, name in names.items()} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))

@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.program.beginnings import (
     ANY,
+    are_compared,
     find_changing,
     gets_other_data,
     list_globals,
@@ -88,7 +90,34 @@ def test_globals_are_the_variables_that_a_function_reads_and_does_not_set() -> N
     ],
 )  # fmt: skip
 def test_other_data_are_those_that_change_or_that_are_computed(text: str, other: bool) -> None:
-    assert gets_other_data(nodes_of(text), "run", {"it"}) is other
+    for repeated in (f"{text}\n{text}", f"for _ in x: {text}", f"def f(): {text}"):
+        tree = ast.parse(repeated)
+        assert gets_other_data(tree, [*ast.walk(tree)], "run", {"it"}) is other
+    once = ast.parse(text)
+    assert gets_other_data(once, [*ast.walk(once)], "run", {"it"}) is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "methods", "compared"),
+    [
+        ({"run": {"x": "x"}, "back": {"d": "d"}}, 2, True), ({"x": "x"}, 1, True),
+        ({"run": {"x": "x", "y": "y"}, "back": {}}, 2, False), ({"x": "x", "n": 1}, 1, False),
+        ({"other": {"x": "x"}, "back": {"d": "d"}}, 2, False),
+    ],
+)  # fmt: skip
+def test_data_are_compared_if_all_arguments_are_parameters(
+    arguments: Any, methods: int, compared: bool
+) -> None:
+    arrays: Any = {name: np.ones(2) for name in "xyd"}
+    given = {
+        key: {n: arrays[v] for n, v in value.items()} if methods == 2 else arrays.get(value, value)
+        for key, value in arguments.items()
+    }
+    calls: Any = SimpleNamespace(
+        function="run", backward="back" if methods == 2 else "run",
+        roots={"arguments": given}, places={"x": SimpleNamespace(array=arrays["x"])},
+    )  # fmt: skip
+    assert are_compared(calls, "run") is compared
 
 
 FILE = """
@@ -146,7 +175,8 @@ WITHOUT_LOSS = TWO_PASSES.replace("def loss(self, out): return self.seen", "").r
     ("text", "backward", "begins"),
     [
         (TWO_PASSES, "run_back", False),  # the loss is called as well, and mentions what is kept
-        (TWO_PASSES.replace("(X);", "(X[i]);", 1), "run_back", True),
+        (TWO_PASSES.replace("(X);", "(X[i]);", 1), "run_back", False),  # which runs once
+        (TWO_PASSES + "net.run(X[i])\n", "run_back", True),
         (TWO_PASSES.replace("run_back(X)", "run_back(X[i])"), "run_back", False),
         (TWO_PASSES, "run", True),
         (WITHOUT_LOSS, "run_back", False),

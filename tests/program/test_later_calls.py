@@ -10,7 +10,14 @@ import pytest
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program import later_calls
-from bptt_verifier.program.later_calls import CALLS, is_same, list_kept, repeat, set_places
+from bptt_verifier.program.later_calls import (
+    CALLS,
+    describe_untried,
+    is_same,
+    list_kept,
+    repeat,
+    set_places,
+)
 
 NET = """
 import numpy as np
@@ -53,11 +60,16 @@ KEPT = {
 WRONG = {
     "states of the call before": {"forward": "self.h.append(np.zeros((4, 4)))"},
     "a factor from the second call on": {"backward": "dW = dW * (1.01 if self.calls > 1 else 1)"},
+    "a factor at the second call alone": {"backward": "dW = dW * (1.01 if self.calls == 2 else 1)"},
     "a factor at every fiftieth call": {
         "backward": "dW = dW * (1 if self.calls % 50 else 1.01)"
     },
     "the first gradient": {
         "backward": "self.kept = dV if self.kept is None else self.kept; dV = self.kept"
+    },
+    "the first gradient, where the file computes the data of its only call": {
+        "backward": "self.kept = dV if self.kept is None else self.kept; dV = self.kept",
+        "file": ONCE.replace("forward(x)", "forward(x.copy())"),
     },
     "a transpose that is kept": KEPT,
     "a sum with the call before": {"backward": "self.dW = dW + self.dW / 2; dW = self.dW"},
@@ -153,6 +165,74 @@ def test_what_an_object_keeps_makes_a_later_call_wrong(
     assert "at a later call on the same object" in report.mistakes[0].explanation
 
 
+LAYER = """
+import numpy as np
+rng = np.random.default_rng(2)
+class Dense:
+    def __init__(self):
+        self.W, self.first, self.WT = 0.4 * rng.normal(size=(4, 3)), None, None
+    def forward(self, x):
+        self.x, self.a = x, x @ self.W
+        {forward}
+        return np.maximum(self.a, 0)
+    def backward(self, dout):
+        da = dout * (self.a > 0)
+        self.dW = {left}.T @ da
+        return da @ {right}
+layer = Dense()
+{file}
+"""
+CALLED = {
+    "once with data that are computed": "layer.forward(rng.normal(size=(5, 4)))\n"
+    "layer.backward(np.ones((5, 3)))",
+    "with batches": "for x in rng.normal(size=(2, 5, 4)):\n"
+    "    layer.forward(x); layer.backward(np.ones((5, 3)))",
+}
+FIRST = "self.first = x if self.first is None else self.first"
+BY_INPUT = "self.WT = self.W.T.copy() if self.first is not x else self.WT; self.first = x"
+
+
+@pytest.mark.parametrize("how", CALLED)
+def test_inputs_of_the_first_call_are_wrong_at_a_later_one(how: str, tmp_path: Path) -> None:
+    for forward, left, right, names in [
+        (FIRST, "self.first", "self.W.T", ["depends-on-calls"]),
+        (FIRST, "self.x", "self.W.T", []),
+        (BY_INPUT, "self.x", "self.WT", []),  # which other inputs make anew
+    ]:
+        text = LAYER.format(forward=forward, left=left, right=right, file=CALLED[how])
+        (tmp_path / "layer.py").write_text(text)
+        found = read_file(tmp_path / "layer.py", "Dense", True, {}, ())
+        report = verify_own_model(found.gradients, found.loss, found.params, cases=2)
+        assert [m.name for m in report.mistakes] == names, str(report)
+        assert not any("No later call" in remark for remark in found.remarks())
+
+
+UNTRIED = {
+    "several objects": "make several objects",
+    "a state that is carried on": "the loss changes from call to call",
+    "what can be called once": "your code raised an exception",
+    "gradients that add up": "",  # of which another sentence tells
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("kind", UNTRIED)
+def test_the_report_says_why_no_later_call_is_compared(kind: str, tmp_path: Path) -> None:
+    judge(tmp_path, RIGHT[kind])
+    found = read_file(tmp_path / "net.py", "Net", True, {}, ())
+    assert not any("No later call" in remark for remark in found.remarks())
+    verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    said = [remark for remark in found.remarks() if "No later call" in remark]
+    assert len(said) == bool(UNTRIED[kind])
+    assert UNTRIED[kind] in "".join(said)
+
+
+def test_nothing_is_said_where_a_later_call_is_compared_in_some_case() -> None:
+    for later, number in [([], 0), ([""], 0), (["a", ""], 0), (["a", "b"], 1)]:
+        calls: Any = SimpleNamespace(later=later)
+        assert len(describe_untried(calls)) == number
+
+
 @pytest.mark.rest
 @pytest.mark.table(1)
 @pytest.mark.parametrize("kind", RIGHT)
@@ -215,6 +295,6 @@ def test_a_call_is_repeated_until_another_gradient_while_there_is_time(
     state = {"self": Owner(None), "loss": 1.0, "g": np.ones(2)}
     found = repeat(calls, state, [("loss",), ("g",)], changes)
     assert len(made) == number
-    assert found is not None
+    assert not isinstance(found, str | None)
     assert found["g"][0] == (2.0 if wrong_at else 1.0)
     assert all([*roots] == ["self"] for roots in made)
