@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
+from bptt_verifier.program.kept_state import hold_globals, hold_space
 from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
@@ -237,7 +237,11 @@ def read_any(
     lines = ExecutedLines()
     gradients = announce(lines.watch(code.gradients), f"a call of {name}")
     loss = announce(code.loss, COMPUTING_LOSS)
-    remarks = partial(describe_data, code.data, lines)
+    untried = getattr(code.gradients, "describe_untried", tuple)
+
+    def remarks() -> tuple[str, ...]:
+        return *describe_data(code.data, lines), *untried()
+
     return FileSubmission(gradients, code.said, loss, code.params, remarks=remarks)
 
 
@@ -246,7 +250,8 @@ def is_number_alone(gradients: Callable[..., Any], params: Any) -> bool:
     tree = attempt(flatten, params)
     if isinstance(tree, Failure):
         return False
-    found = attempt(lambda: gradients(tree.rebuild(copies(tree.leaves))))
+    with hold_globals(gradients, arrays=True):
+        found = attempt(lambda: gradients(tree.rebuild(copies(tree.leaves))))
     entries = sum(value.size for value in tree.leaves.values())
     return entries > 1 and not isinstance(found, Failure | Mapping) and is_number(to_arrays(found))
 
@@ -430,7 +435,8 @@ def read_code(
 def find_zero_gradients(code: OwnCode) -> tuple[str, ...]:
     """Find the parameters whose gradients are zero at random values; none where that fails."""
     params = draw_parameters(code.params, seed=0, case=1)
-    found = attempt(lambda: flatten(code.params).read(code.gradients(params)[1]))
+    with hold_globals(code.gradients, arrays=True):
+        found = attempt(lambda: flatten(code.params).read(code.gradients(params)[1]))
     if isinstance(found, Failure) or not isinstance(found, Mapping):
         return ()
     return tuple(str(n) for n, v in found.items() if is_array(v) and not np.any(to_array(v)))
@@ -446,7 +452,9 @@ def read_call(
 ) -> tuple[Recorder, OwnCode]:
     """Run a file up to a call of its function or class, after some others, and read that.
 
-    A file that calls it only where it is the main program is run as that.
+    A file that calls it only where it is the main program is run as that. Calls while it is read
+    leave no trace in its globals: a function that is wrong at its first calls is so at those that
+    are compared.
     """
     top, _, method = name.partition(".")
     listed = name.split(",")
@@ -456,7 +464,12 @@ def read_call(
     if not method and kind in defined.classes:
         names, last = frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD)
         recorder = Recorder(names, last, kind, skipped)
-    run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
+    run, call = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
+
+    def read(space: Any, *given: Any) -> OwnCode:
+        with hold_space(space, arrays=True):
+            return call(space, *given)  # type: ignore[no-any-return]
+
     space = vars(run(file, recorder))
     if not defined.guarded or recorder.calls:
         return recorder, read(space, name, recorder, chosen)

@@ -7,9 +7,9 @@ alone.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from types import CellType, FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from bptt_verifier.program.kept_defaults import list_defaults
 from bptt_verifier.program.own_globals import find_globals
 
 MOST = 1000  # entries of a container; a larger one is data, such as a vocabulary
+COUNTERS = 4  # numbers of an array that is a global; a larger one is data, unless asked for
 NUMBERS = 2**14  # of an array; a larger one is data, too
 BUDGET = 10_000  # entries of all that is remembered
 ATOMS = (int, float, complex, str, bytes, type(None), ModuleType)
@@ -37,18 +38,27 @@ def put_back_globals(loss: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def hold_globals(
+    function: Callable[..., Any], arrays: bool = False
+) -> AbstractContextManager[None]:
+    """Put back, in the end, the globals of a function; see `hold_space`."""
+    return hold_space(find_globals(function), arrays)
+
+
 @contextmanager
-def hold_globals(function: Callable[..., Any]) -> Iterator[None]:
+def hold_space(space: dict[str, Any], arrays: bool = False) -> Iterator[None]:
     """Put back, in the end, what is assigned to globals inside, or to what is in them.
 
     That is what dicts, lists, sets, deques, objects of the file's own classes, these classes, the
     variables around its inner functions, the defaults of its functions and their attributes hold.
-    Arrays that are globals themselves are data.
+    Arrays that are globals themselves are data, unless `arrays` are put back as well, or one is as
+    small as a counter of calls.
     """
-    space = find_globals(function)
     restores = list[Restore]()
     remember_items(space, restores)
-    remember([v for v in space.values() if not isinstance(v, np.ndarray)], space, restores)
+    data = () if arrays else (v for v in space.values() if isinstance(v, np.ndarray))
+    left_out = {id(value) for value in data if value.size > COUNTERS}
+    remember([v for v in space.values() if id(v) not in left_out], space, restores)
     try:
         yield
     finally:
@@ -87,6 +97,8 @@ def list_inside(value: Any, space: Any, restores: list[Restore]) -> list[Any]:
     if isinstance(value, FunctionType) and value.__globals__ is space:
         cells = [remember_cell(cell, restores) for cell in value.__closure__ or ()]
         return [*cells, *list_defaults(value), vars(value)]
+    if type(value) is SimpleNamespace:
+        return [vars(value)]
     own = space.get("__name__")
     if isinstance(value, type) and value.__module__ == own:
         return remember_attributes(value, restores)

@@ -1,14 +1,21 @@
 """What a loss keeps in globals is put back after each call of the judge's own."""
 
 from collections import OrderedDict, defaultdict, deque
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.program.kept_state import BUDGET, MOST, NUMBERS, hold_globals, put_back_globals
+from bptt_verifier.program.kept_state import (
+    BUDGET,
+    COUNTERS,
+    MOST,
+    NUMBERS,
+    hold_globals,
+    put_back_globals,
+)
 
 
 class Optimiser:
@@ -38,6 +45,7 @@ def make_space() -> dict[str, Any]:
         "__name__": __name__, "moments": {}, "losses": [1.0], "seen": {1}, "queue": deque([1]),
         "by_name": defaultdict(list), "order": OrderedDict(a=1, b=2), "nested": {"m": [inner]},
         "pair": ([], 1), "optimiser": Optimiser(), "count": 0, "array": inner,
+        "named": SimpleNamespace(n=1),
     }  # fmt: skip
     update = make_update()
     space["update"] = FunctionType(update.__code__, space, "update", (), update.__closure__)
@@ -48,6 +56,7 @@ def make_space() -> dict[str, Any]:
 CHANGES = """
 moments["W"] = 1j
 losses.append(2.0)
+named.n += 1
 seen.add(2)
 queue.popleft()
 by_name["W"].append(1)
@@ -84,7 +93,7 @@ def describe(space: dict[str, Any]) -> str:
     return repr([(name, id(value), value) for name, value in state.items()]) + repr(optimiser)
 
 
-@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:14], CHANGES])
+@pytest.mark.parametrize("line", [*CHANGES.strip().splitlines()[:15], CHANGES])
 def test_what_a_call_changes_is_as_before(line: str) -> None:
     space = make_space()
     function = define(space, line)
@@ -113,6 +122,15 @@ def test_data_are_left_as_they_are_and_not_copied() -> None:
     assert (space["words"][0], space["table"]["E"][0]) == (7, 7)
     assert (space["rows"][0], space["small"]["E"][0]) == (0, 0)
     assert space["array"][0] == 0  # it is in a list, too
+
+
+def test_arrays_that_are_globals_are_put_back_if_they_are_to_be() -> None:
+    for arrays, size, kept in [(True, COUNTERS + 1, 0), (False, COUNTERS + 1, 7), (False, 4, 0)]:
+        space: dict[str, Any] = {"__name__": __name__, "numbers": np.zeros(size)}
+        change = define(space, "numbers[0] = 7")
+        with hold_globals(change, arrays=arrays):
+            change()
+        assert space["numbers"][0] == kept
 
 
 def test_a_structure_that_contains_itself_is_put_back() -> None:
