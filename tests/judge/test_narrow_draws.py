@@ -66,6 +66,10 @@ def test_gradients_are_right_in_the_format_given(found: Compared, given: Any, ri
     assert is_right_as_given(attempt, subject, found) is right
     assert not is_right_as_given(lambda case: None, subject, found)
     assert not is_right_as_given(lambda case: found, subject, found)
+    right_again = is_right_as_given(
+        lambda case: state_found(case.arguments["w"].dtype), subject, found
+    )
+    assert not right_again  # at a later call in float32, too
     assert (doubt_narrow(attempt, subject, found) != []) is right
 
 
