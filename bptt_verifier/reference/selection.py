@@ -160,7 +160,7 @@ class Selector:
             cases, left_out, given, telling, resolution,
             zeros, tuple(dict.fromkeys(b for path in paths for b in list_branches(path))),
             frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
-            sum(0 < max(case.point.factors.values(), default=1) < 1 for case in cases),
+            sum(any(0 < f < 1 for f in case.point.factors.values()) for case in cases),
             sum(each.followed.keeps_zeros for _, each in found),
             (*self.raising,),
         )  # fmt: skip
@@ -195,7 +195,9 @@ class Selector:
         Code may have a formula of its own there, and a mask may be made of what is zero.
         """
         names = [name for name, value in self.setting.params.items() if np.any(value)]
-        first = most * self.setting.number % max(1, len(names))  # each in some setting
+        if not names:
+            return
+        first = most * self.setting.number % len(names)  # each in some setting
         names = names[first:] + names[:first]
         apart = most if most > 2 else len(names)  # too many zeros at once hide each other
         for k in range(min(most, len(names))):

@@ -50,6 +50,12 @@ FORMS: dict[str, Any] = {
 }
 
 
+def test_an_iterator_is_listed_beside_a_loss_alone() -> None:
+    beside = np.ones(2), iter([np.ones(3)])
+    assert list_items(beside, 2) is beside
+    assert list_items((1.0, iter([2.0])), 2) == (1.0, [2.0])
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_right_gradients_agree_in_any_container_and_wrong_ones_do_not(form: str) -> None:
     assert verify_own_model(FORMS[form], loss, PARAMS, cases=4).verdict is Verdict.AGREES

@@ -66,7 +66,14 @@ def test_the_only_shapes_are_said(number: int, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(3, "2 in ∂L/∂p2, 1 in ∂L/∂p1 and 0.5 in ∂L/∂p0"), (7, "32 in ∂L/∂p6 down to 0.5 in ∂L/∂p0")],
+    [
+        (3, "2 in ∂L/∂p2, 1 in ∂L/∂p1 and 0.5 in ∂L/∂p0"),
+        (
+            6,
+            "16 in ∂L/∂p5, 8 in ∂L/∂p4, 4 in ∂L/∂p3, 2 in ∂L/∂p2, 1 in ∂L/∂p1 and 0.5 in ∂L/∂p0",
+        ),
+        (7, "32 in ∂L/∂p6 down to 0.5 in ∂L/∂p0"),
+    ],
 )
 def test_of_many_gradients_the_largest_and_the_smallest_entry_are_said(
     number: int, said: str

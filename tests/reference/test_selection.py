@@ -286,10 +286,23 @@ def select(
     return chosen.select(2 * len(cases), lambda number: None)
 
 
+@pytest.mark.parametrize(("flaw", "known"), [(RAISES, True), (KINK, False), (None, False)])
+def test_the_draws_at_which_the_loss_raises_are_known(
+    flaw: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, points = selector(follow_with()), [Point(1), Point(2, near=True)]
+    monkeypatch.setattr(chosen, "examine", lambda point: flaw or examined(ONE))
+    monkeypatch.setattr(chosen, "keep", lambda found: flaw)
+    assert [*map(chosen.try_point, points)] == [flaw, flaw]
+    monkeypatch.setattr(chosen, "draw_ordinary", lambda number: iter(()))
+    monkeypatch.setattr(chosen, "try_point", lambda point: None)
+    assert chosen.select(1, lambda number: None).raising == (*points,) * known
+
+
 def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> None:
     half = {"w": 0.5}
     found = select({0: (1e-6, {}), 1: (1e-9, half), 2: (1e-3, half), 12000: (1.0, {"w": 8.0})})
-    assert select({0: (1e-6, {"w": 0.0})}).damped == 0
+    assert select({0: (1e-6, {"w": 0.0}), 1: (1e-6, {"w": 1.0})}).damped == 0
     assert found.resolution == {"w": 1e-9}
     assert found.damped == 2
     assert found.telling == {"w": 3}

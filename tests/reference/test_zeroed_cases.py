@@ -27,7 +27,7 @@ NAMES = "abcdefg"
 def test_parameters_are_zero_in_turns_that_are_not_zero_as_given(
     most: int, setting: int, given: str, zeroed: list[str]
 ) -> None:
-    params = {name: np.ones(2) * (name in given) for name in NAMES}
+    params = {name: np.array([0.0, 1.0]) * (name in given) for name in NAMES}
     chosen, tried = selector(follow_with(), params=params), list[Point]()
     chosen.setting = chosen.setting._replace(number=setting)
 
@@ -47,7 +47,9 @@ def test_parameters_are_zero_in_turns_that_are_not_zero_as_given(
     assert found == zeroed[:1] + zeroed
     assert [point.near for point in tried] == [False, True, *[False] * len(zeroed)][: len(tried)]
     assert {factor for point in tried for factor in point.factors.values()} <= {0.0}
-    assert all(point.number % 12 == 0 and point.setting == setting for point in tried)
+    assert all(point.setting == setting for point in tried)
+    numbers = [24000 + 12 * place for place in range(len(zeroed))]
+    assert [point.number for point in tried] == numbers[:1] + numbers
 
 
 def test_no_draw_with_zeros_is_a_case_where_it_cannot_be() -> None:
