@@ -46,6 +46,7 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.raised_draws import (
+    ask_at_zeros,
     describe_raised,
     describe_zeroed,
     doubt_few,
@@ -122,10 +123,10 @@ class SubjectJudgement(Judgement):
     float16. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
     that are not finite at large values alone, or in half precision; `doubtful` are those found
     before the precision is known. In those `raised` it raised an exception, as outside of a
-    formula's domain, and in those `zeroed` it was not finite. `differs` is a forward pass that is
-    another one where an iteration of the loss has not converged. `learnt` counts the cases from
-    which the precision was to be learnt. `settled` has what scatter has decided of a case, by the
-    identity of what was found there.
+    formula's domain, and in those `zeroed`, with zeros, it broke the contract. `differs` is a
+    forward pass that is another one where an iteration of the loss has not converged. `learnt`
+    counts the cases from which the precision was to be learnt. `settled` has what scatter has
+    decided of a case, by the identity of what was found there.
     """
 
     def __init__(
@@ -251,7 +252,7 @@ class SubjectJudgement(Judgement):
 
     def compare_case(self, case: Case) -> Report | None:
         """Compare at one case, the results of the forward pass before the gradients."""
-        found = self.compare_at(case)
+        found = ask_at_zeros(self.submission, self.subject, case) or self.compare_at(case)
         if isinstance(found, Breach):
             return self.excuse(found, case)
         if self.precision is None and self.learnt < LEARNING and not case.single:
@@ -287,17 +288,17 @@ class SubjectJudgement(Judgement):
         In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values that are ordinary in
         float64, and in any precision a softmax with one shift for all columns is 0/0 at large ones.
         Until the precision is known, it may be half precision. Where a parameter is drawn as zero,
-        right code may divide by it.
+        right code may divide by it, or have nothing to loop over.
         """
         by_settings = breach.by_settings and self.compared
         if breach.of_values and (by_settings or self.subject.may_be_outside(case)):
             self.raised.append(breach)
             return None
+        if self.subject.draws_zeros(case):
+            self.zeroed.append(breach._replace(notes=(f"With {case.label}.",)))
+            return None
         if breach.dtype is None:
             return self.refuse(breach)
-        if self.subject.draws_zeros(case):
-            self.zeroed.append(breach)
-            return None
         if (self.precision_known and is_half(breach.dtype)) or self.is_finite_elsewhere(case):
             self.overflows.append(breach)
         elif self.precision_known:

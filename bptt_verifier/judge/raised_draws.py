@@ -1,16 +1,25 @@
 """Draws at which a submission raises an exception, as it may outside of its formula's domain.
 
-It has not raised at the parameters given, and the loss does not raise at these draws. Nothing is
+It has not raised at the parameters given, and the loss does not raise at these draws. Or parameters
+are zero there, where code may have nothing to divide by, or to loop over. Nothing is
 compared there. docs/derivation.md, section 10.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
+from bptt_verifier.judge.comparisons import ask_at
 from bptt_verifier.judge.subject import Compared, Subject
-from bptt_verifier.judge.submission import Breach
+from bptt_verifier.judge.submission import Breach, Submission, make_breach
 from bptt_verifier.judge.undecided import count_cases, count_conclusive
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.idle_calls import interrupt_idle
+from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.selection import ENOUGH
 from bptt_verifier.tolerance.comparison import find_symbol
+
+PATIENCE = 5.0  # seconds that a call may take at values which are not the user's own
 
 
 def describe_raised(raised: Sequence[Breach]) -> Iterator[str]:
@@ -30,13 +39,35 @@ def describe_raised(raised: Sequence[Breach]) -> Iterator[str]:
 
 
 def describe_zeroed(zeroed: Sequence[Breach]) -> Iterator[str]:
-    """Describe in how many cases with zeros a submission is not finite, and the first of them."""
+    """Describe in how many cases with zeros a submission breaks the contract, and the first."""
     if zeroed:
         were = "was" if len(zeroed) == 1 else "were"
+        said = zeroed[0].mistake.explanation.rstrip(".")
         yield (
-            f"{count_cases(len(zeroed))} {were} left out: your results are not finite where "
-            f"parameters are zero, and autodiff's are. {zeroed[0].notes[0]}"
+            f"{count_cases(len(zeroed))} in which parameters are zero {were} left out: {said}. "
+            f"{zeroed[0].notes[0]}"
         )
+
+
+def ask_at_zeros(submission: Submission, subject: Subject, case: Case) -> Breach | None:
+    """Ask whether a submission breaks the contract in a case with zeros, for some seconds at most.
+
+    None where it does not, and in all other cases. A loop that ends where a number is large enough
+    may not end at zero.
+    """
+    if not subject.draws_zeros(case):
+        return None
+    found: Any = None
+    with suppress(UntraceableError), interrupt_idle(PATIENCE):
+        found = ask_at(submission, subject, case)
+    if found is None or (isinstance(found, Breach) and is_interrupted(found)):
+        return make_breach("raised", f"a call of your function did not end within {PATIENCE:g} s")
+    return found if isinstance(found, Breach) else None
+
+
+def is_interrupted(breach: Breach) -> bool:
+    """Tell whether the judge has raised the exception, in code that did not end."""
+    return bool(breach.mistake.details.get("exception") == UntraceableError.__name__)
 
 
 def doubt_few(

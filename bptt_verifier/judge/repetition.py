@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.raised_draws import PATIENCE
 from bptt_verifier.judge.subject import Compared, Copy, Subject
 from bptt_verifier.judge.submission import Breach, Submission, name_result
 from bptt_verifier.problems.problem import Array
@@ -62,6 +63,7 @@ class Repetition(NamedTuple):
     change: str  # completes "your function changes the gradient for W …"
     ulps: int = 0  # by which the arguments differ from those of the first call
     on_object: bool = False  # on the object of a call before
+    outside: bool = False  # after a call at values at which the loss raises an exception
 
     @property
     def beyond(self) -> float:
@@ -201,6 +203,10 @@ def find_dependence(
         if isinstance(again, Breach) and is_raised(again) and repetition in LAYOUTS:
             notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
             continue
+        if isinstance(again, Breach) and is_raised(again) and repetition.outside:
+            said = again.mistake.explanation.rstrip(".")
+            notes[f"After a call at values at which the loss raises an exception, {said}."] = None
+            break  # it may have refused to go on
         change = describe_change(found, again, repetition)
         if change is not None and not comes_of_values(found, again, repetition, asking):
             return change, ()
@@ -302,10 +308,11 @@ def draw_repetitions(
         outside = ((each, copies) for each in islice(draw_raising(first), RAISING))
         for case, copy in ((first, copy_all_but_one), *outside):
             answer: Compared | Breach | None = None
-            with suppress(UntraceableError), interrupt_idle():
+            with suppress(UntraceableError), interrupt_idle(PATIENCE):
                 answer = ask(case, copy)
             raised = answer is None or (isinstance(answer, Breach) and is_raised(answer))
-            yield chosen[0], AFTER_ERROR if raised else AGAIN
+            way = AFTER_ERROR if raised else AGAIN
+            yield chosen[0], way._replace(outside=case is not first)
     end = time.monotonic() + SECONDS
     while submission.calls < CALLS and time.monotonic() < end:
         yield chosen[submission.calls % len(chosen)], AGAIN

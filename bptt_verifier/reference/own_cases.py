@@ -13,6 +13,7 @@ from bptt_verifier.program.precision import run_in_float64
 from bptt_verifier.reference.case import Case, Truth
 
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
+UNDECIDED = 2.0**100  # an error beyond what any submission returns, and finite
 
 
 def widen(params: Mapping[str, Array]) -> dict[str, Array]:
@@ -76,3 +77,25 @@ def make_case(
         return Truth(values, allowed)
 
     return Case(f"case {number}", params, number, truth, lambda: 2 * measure(FLOAT64)[0])
+
+
+def allow_beside_zeros(case: Case) -> Case:
+    """Allow for what other formulas leave where an entry of a gradient is zero for a zero drawn.
+
+    What is multiplied by it has no rounding, by which nothing is allowed. Where terms cancel
+    instead, a part of them is left. A gradient that is zero in all entries decides nothing there.
+    """
+    known = case.truth
+    assert known is not None
+
+    def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
+        values, allowed = known(dtype, names)
+        beside = dict(allowed)
+        for name in case.arguments:
+            sizes = np.abs(values[name])
+            largest = np.max(sizes, initial=0.0)
+            left = np.sqrt(float(np.finfo(dtype).eps)) * largest if largest else UNDECIDED
+            beside[name] = np.where(sizes == 0, np.maximum(allowed[name], left), allowed[name])
+        return Truth(values, beside)
+
+    return case._replace(truth=truth)

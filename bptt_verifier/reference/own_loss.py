@@ -55,7 +55,7 @@ from bptt_verifier.reference.coverage import (
 from bptt_verifier.reference.cuts import compare_autograd, describe_cut
 from bptt_verifier.reference.differences import is_rounded
 from bptt_verifier.reference.narrow_losses import find_mode, may_be_narrow, read_narrow
-from bptt_verifier.reference.own_cases import make_case, widen
+from bptt_verifier.reference.own_cases import allow_beside_zeros, make_case, widen
 from bptt_verifier.reference.own_model import OwnModel
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.scalar_loss import (
@@ -152,7 +152,8 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
 
         def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
             case = make_case(followed, values, point.number, loss)
-            return case._replace(label=point.label, point=point)
+            case = case._replace(label=point.label, point=point)
+            return allow_beside_zeros(case) if 0.0 in point.factors.values() else case
 
         def advance(here: int, done: int = done) -> None:
             progress(min(done + here, cases), cases)

@@ -20,7 +20,7 @@ from bptt_verifier.program.torch_losses import follows_values
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox
 from bptt_verifier.reference.case import Case, Loss, Truth
-from bptt_verifier.reference.own_cases import make_case, widen
+from bptt_verifier.reference.own_cases import allow_beside_zeros, make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.tolerance.scatter import displace
 
@@ -104,7 +104,8 @@ class OwnModel(NamedTuple):
         else:
             followed = run_in_float64(self.loss, lambda: self.follow(params, point.setting))
             found = make_case(followed, params, point.number, self.loss)
-        return found._replace(label=point.label, point=point)
+        found = found._replace(label=point.label, point=point)
+        return allow_beside_zeros(found) if 0.0 in point.factors.values() else found
 
     def draw(self, point: Point) -> dict[str, Array]:
         """Draw the parameters of a point."""

@@ -139,7 +139,7 @@ class Selector:
         self.exponent = EXPONENT if given else self.exponent
         progress(1)
         large = min(LARGE, number // 4)
-        zeroed = min(ZEROED, number // 4) if number >= 2 * ENOUGH else 0  # others are needed first
+        zeroed = min(ZEROED, number // 4) if number > ENOUGH + 1 else 0  # others are needed first
         draws = self.draw_ordinary(number)
         self.extend(islice(draws, number - large - zeroed - len(self.kept)), progress)
         self.extend(self.draw_zeroed(zeroed), progress)

@@ -248,7 +248,8 @@ def test_an_entry_that_stays_beside_one_that_moves_is_clipped_or_has_lost_its_di
 
 
 @pytest.mark.parametrize(
-    ("left", "is_rounding"), [(0.5, True), (0.251, True), (0.249, False), (0.1, False)]
+    ("left", "is_rounding"),
+    [(0.5, True), (0.251, True), (0.25, True), (0.249, False), (0.1, False)],
 )
 def test_an_entry_that_stays_alone_is_clipped_where_it_is_far_below_the_true_one(
     left: float, is_rounding: bool

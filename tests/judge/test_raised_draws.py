@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify, verify_own_model
+from bptt_verifier.judge import raised_draws
 from bptt_verifier.judge.raised_draws import (
+    ask_at_zeros,
     describe_raised,
     describe_zeroed,
     doubt_few,
     doubt_missing,
 )
-from bptt_verifier.judge.submission import make_breach
+from bptt_verifier.judge.submission import Submission, make_breach
 from manual_bptt import rnn
 from tests.support.stated_cases import state_compared
 
@@ -281,6 +283,63 @@ def test_numbers_alone_need_a_gradient() -> None:
     assert [each.name for each in report.mistakes] == ["wrong-shape"]
 
 
+def never_end(p: Any) -> None:
+    while not p["s"].any():
+        pass
+
+
+def look_up(p: Any) -> None:
+    indices = np.flatnonzero(p["s"])
+    indices[0]
+
+
+def stack(p: Any) -> None:
+    np.stack([value for value in p["s"] if value])
+
+
+def leave(p: Any) -> None:
+    if not p["s"].any():
+        raise SystemExit("nothing left")
+
+
+@pytest.mark.parametrize(
+    ("guard", "said"),
+    [
+        (never_end, "a call of your function did not end within 0.2 s. With case 24000 with s "),
+        (
+            look_up,
+            "your function raised IndexError: index 0 is out of bounds for axis 0 with ",
+        ),
+        (stack, "your function raised ValueError: need at least one array to stack. With "),
+        (leave, "your function raised SystemExit: nothing left. With case 24000 with s scaled "),
+    ],
+)
+def test_code_that_has_nothing_to_do_where_a_parameter_is_zero_is_not_compared_there(
+    guard: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raised_draws, "PATIENCE", 0.2)
+
+    def guarded(p: Any) -> dict[str, Any]:
+        guard(p)
+        error = 2 * (np.outer(POINTS, p["s"]) - p["b"])
+        return {"s": POINTS @ error, "b": -np.sum(error, keepdims=True)[0]}
+
+    report = verify_own_model(guarded, loss=scaled_loss, params=PARAMS, cases=8)
+    assert report, str(report)
+    (note,) = (note for note in report.notes if "parameters are zero" in note)
+    assert note.startswith(f"1 case in which parameters are zero was left out: {said}")
+
+
+def test_only_cases_with_zeros_are_asked_for_before_they_are_compared() -> None:
+    def fail(submission: Any) -> Any:
+        raise AssertionError
+
+    case, submission = state_found({"s": 0.0}).case, Submission(fail)
+    subject: Any = SimpleNamespace(draws_zeros=lambda case: False)
+    assert ask_at_zeros(submission, subject, case) is None
+    assert submission.calls == 0
+
+
 def scaled_loss(p: Any) -> Any:
     return np.sum((np.outer(POINTS, p["s"]) - p["b"]) ** 2)
 
@@ -298,8 +357,8 @@ POINTS = np.array([0.4, -1.1, 0.7, 1.3])
 def test_a_zero_by_which_right_code_divides_is_left_out() -> None:
     report = verify_own_model(divide, loss=scaled_loss, params=PARAMS)
     assert report, str(report)
-    (said,) = (note for note in report.notes if "where parameters are zero" in note)
-    assert said.startswith("1 case was left out: your results are not finite ")
+    (said,) = (note for note in report.notes if "parameters are zero" in note)
+    assert said.startswith("1 case in which parameters are zero was left out: the gradient for s: ")
     assert said.endswith(" s scaled by 0.")
     assert report.cases == 23
 
@@ -340,5 +399,5 @@ def test_a_cell_that_takes_an_underflow_for_an_exception_is_not_compared_there()
 def test_the_cases_with_zeros_that_were_left_out_are_counted() -> None:
     assert [*describe_zeroed([])] == []
     (said,) = describe_zeroed([RAISED, RAISED])
-    assert said.startswith("2 cases were left out: your results are not finite where ")
+    assert said.startswith("2 cases in which parameters are zero were left out: your function ")
     assert said.endswith(RAISED.notes[0])

@@ -163,7 +163,7 @@ def test_two_calls_are_made_at_values_at_which_the_loss_raises(answer: Any) -> N
     drawn = draw_repetitions(submission, [right()], ask, lambda _: iter(outside))
     ways = [way for _, way in drawn]
     before = 2 * 1 + 1 + len(LAYOUTS)
-    after = AGAIN if isinstance(answer, Compared) else AFTER_ERROR
+    after = (AGAIN if isinstance(answer, Compared) else AFTER_ERROR)._replace(outside=True)
     assert ways[before : before + 3] == [AFTER_ERROR, after, after]
     assert ways[before + 3] not in (AFTER_ERROR, after)
     waited = [] if answer is None else [("outside 0", copies), ("outside 1", copies)]
@@ -398,6 +398,24 @@ def test_what_raises_in_another_layout_alone_is_a_note() -> None:
     )
     assert found is not None
     assert found.name == "depends-on-calls"
+
+
+def test_what_refuses_to_go_on_after_values_outside_of_the_loss_is_a_note() -> None:
+    asked = list[str]()
+
+    def ask(case: Any, copy: Any) -> Any:
+        asked.append(case.label)
+        if "outside" in asked:
+            return make_breach("raised", "it raised ValueError: restart.")
+        return right()
+
+    submission: Any = SimpleNamespace(calls=0)
+    outside = right().case._replace(label="outside")
+    found, notes = find_dependence(submission, [right()], ask, None, lambda _: iter([outside] * 2))
+    assert found is None
+    start = "After a call at values at which the loss raises an exception, "
+    assert notes == (start + "it raised ValueError: restart.",)
+    assert asked[asked.index("outside") :] == ["outside", "case 0"]  # and no more
 
 
 def test_an_object_is_asked_at_later_calls_where_there_is_one() -> None:

@@ -320,7 +320,8 @@ def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> Non
         (12, 3, 1, 7),
         (8, 2, 2, 3),
         (48, 6, 6, 35),
-        (7, 1, 0, 5),
+        (6, 1, 1, 3),
+        (5, 1, 0, 3),
         (3, 1, 0, 2),
     ],
 )
