@@ -217,8 +217,10 @@ class Selector:
         scaled = [names, *([str(name)] for name in rng.permutation(names))]
         programs = [path.program for path in self.setting.paths.known]
         longer = 1 + max((len(each.operations) for each in programs), default=0) // LONG
-        most = max(3, CANDIDATES // len(FACTORS) // longer)
+        sets = CANDIDATES // len(FACTORS) // longer
+        most = max(3, sets)
         scaled = scaled[:1] if len(names) == 1 else scaled[:most]
+        scaled *= max(1, sets // len(scaled))  # other values, of which some have larger gradients
         candidates = []
         for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
             number = 12 * (1000 + j)  # drawn in float64

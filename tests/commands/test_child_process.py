@@ -134,17 +134,22 @@ RIGHT = (
 def test_files_named_like_pythons_own_modules_end_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    working = tmp_path / "working"
-    working.mkdir()
+    """What FILE does not import ends nothing, wherever it is; FILE has what is beside it."""
+    working, alone = tmp_path / "working", tmp_path / "alone"
+    for folder in (working, alone):
+        folder.mkdir()
     for name in ("random", "copy", "queue", "types", "secrets", "numpy", "html", "statistics"):
         for folder in (tmp_path, working):
             (folder / f"{name}.py").write_text("raise SystemExit(9)", encoding="utf-8")
-    (tmp_path / "sizes.py").write_text("ONE = 1", encoding="utf-8")
+    (alone / "sizes.py").write_text("ONE = 1", encoding="utf-8")
     monkeypatch.chdir(working)
-    file = write_file(
-        tmp_path, "import random, secrets, html, statistics", "from sizes import ONE", *RIGHT
+    beside = write_file(tmp_path, *RIGHT)
+    (alone / beside.name).write_text(
+        "\n".join(["import random, secrets, html, statistics", "from sizes import ONE", *RIGHT]),
+        encoding="utf-8",
     )
-    assert judge(file, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
+    for file in (beside, alone / beside.name):
+        assert judge(file, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
 
 
 @pytest.mark.rest

@@ -37,7 +37,7 @@ def own_model(model: str) -> OwnModel:
 
 def float32_only(model: str) -> OwnModel:
     single = [case for case in own_model(model).cases if case.single]
-    assert len(single) >= CASES // 4
+    assert len(single) >= CASES // 5
     return own_model(model)._replace(cases=tuple(single))
 
 

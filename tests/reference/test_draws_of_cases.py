@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.reference import selection
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import ENOUGH, KINK, OVERFLOW, Examined, Selector
 from tests.support.selectors import ONE, examined, follow_with, selector, set_operand
@@ -67,6 +68,7 @@ def large_points(
     monkeypatch.setattr(chosen, "examine", examine)
     monkeypatch.setattr(chosen, "overflows", lambda found: False)
     monkeypatch.setattr(chosen, "keep", keep)
+    monkeypatch.setattr(selection, "CANDIDATES", 5)
     return chosen, examined_at, kept
 
 
@@ -108,19 +110,21 @@ def refuse(asked: list[Point], point: Point, first: bool) -> str:
     return KINK
 
 
+@pytest.mark.parametrize(("sets", "rounds"), [(1, 1), (5, 1), (6, 2), (10, 3)])
 def test_all_values_and_each_parameter_are_scaled_up_at_points_of_their_own(
-    monkeypatch: pytest.MonkeyPatch,
+    sets: int, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = {"a": np.ones(1), "b": np.ones(1)}
     chosen, asked = selector(follow_with(), params=params), list[Point]()
     monkeypatch.setattr(chosen, "examine", partial(refuse, asked))
+    monkeypatch.setattr(selection, "CANDIDATES", sets * 5)
     assert list(chosen.draw_large()) == []
     factors = [dict(point.factors) for point in asked]
     for factor in (3.0, 8.0, 24.0, 64.0, 512.0):
         for each in ({"a": factor, "b": factor}, {"a": factor}, {"b": factor}):
             assert each in factors
-    assert len(factors) == 15
-    assert len({point.number for point in asked}) == 15
+    assert len(factors) == 15 * rounds  # few parameters have other values in each round
+    assert len({point.number for point in asked}) == 15 * rounds
     assert not any(point.near or point.number % 12 for point in asked)  # float64, of one size
     assert min(point.number for point in asked) > 1000  # beyond all other draws
 
