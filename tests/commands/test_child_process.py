@@ -71,7 +71,7 @@ def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     assert len("".join(printed)) < 5000
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_loss_that_does_not_end_is_no_verdict_on_gradients(tmp_path: Path) -> None:
     start = "import numpy as np", "params = {'W': np.ones(2)}"
     gradients = "def gradients(p): return {'W': 2 * p['W']}"
@@ -272,7 +272,7 @@ def test_the_command_of_a_report_on_one_case_names_the_case(tmp_path: Path) -> N
     assert found.plain["command"] == "bptt verify it.py --seed 0 --case 3,digits=1"
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_thread_that_the_judge_has_ended_takes_no_time_of_a_call(tmp_path: Path) -> None:
     file = tmp_path / "waiting.py"
     file.write_text(

@@ -40,7 +40,7 @@ def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) 
     assert ended.out.count("∂L/∂W") >= 3
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_verify_in_float32_agrees(bptt) -> None:
     ended = bptt("verify", "--examples", "30", "--dtype", "float32")
     assert ended.code == 0

@@ -186,7 +186,7 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
         assert find_states(submission, ("h0", "c0"))._replace(optional=()) == expected
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_every_state_arrives_under_its_own_name() -> None:
     right = derivation(lstm, "lstm")
     for submission in (

@@ -347,7 +347,7 @@ def test_every_report_states_the_largest_sizes() -> None:
         assert f"{report.cases} cases up to T=200 B=33 D=33 H=65 O=33" in text
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_sizes_that_are_asked_for_are_tried() -> None:
     wrong = wrong_where("rnn", lambda s: s.T > 200)
     assert judge(wrong)
@@ -362,7 +362,7 @@ def test_sizes_that_are_not_given_are_small() -> None:
     assert complete_sizes({"T": 500, "B": 64}) == Sizes(T=500, B=64, D=3, H=4, O=2)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_slow_derivation_is_not_called_where_all_sizes_are_large() -> None:
     seen = []
 

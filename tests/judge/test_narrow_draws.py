@@ -230,7 +230,7 @@ def test_at_a_case_that_is_not_finite_in_float32_alone_it_is_inconclusive(
     assert any(note.startswith(begin) for note in report.notes) is (verdict == "inconclusive")
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_the_parameters_given_are_never_left_out() -> None:
     """One of them may be given in float32."""
 

@@ -256,7 +256,7 @@ def test_digits_lost_by_another_formula_are_rounding() -> None:
     assert not any("judged in" in note for note in report.notes)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_mistake_larger_than_the_lost_digits_disagrees() -> None:
     report = verify_own_model(lose_digits(1 + 1e-9), half_the_squares, PARAMS)
     assert report.verdict is Verdict.DISAGREES

@@ -141,7 +141,7 @@ def test_units_that_are_zero_at_all_parameters_leave_no_case_out() -> None:
 # Cases that cannot tell.
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_positive_parameters_are_drawn_near_those_given() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.log(p["s"]) + 2 / p["s"])
@@ -262,7 +262,7 @@ def normalised(p: Any, xp: Any) -> Any:
     return xp.sum(xp.tanh(z) * Y)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> None:
     right = differentiate(normalised)
     params = WEIGHTS | {"b": np.zeros(2), "unused": np.ones(3)}
@@ -413,7 +413,7 @@ def test_a_branch_that_no_case_takes_is_named() -> None:
 # Several settings.
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_settings_of_other_shapes_share_the_cases() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.tanh(p["W"] @ p["v"]) ** 2)

@@ -290,7 +290,7 @@ def test_two_parameters_read_side_by_side_are_two() -> None:
     assert names(report) == ["unknown"]
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("explicitly", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: bool) -> None:
     # Some versions of JAX unpack by slices, others as xp.unstack always does.

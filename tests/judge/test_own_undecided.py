@@ -195,7 +195,7 @@ def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_
 
 
 @pytest.mark.table(3)
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [pytest.param(1e-18, marks=pytest.mark.slow), 1.0, 1e15])
 def test_code_for_float32_may_have_constants_that_are_rounded_to_it(scale: float) -> None:
     rng = np.random.default_rng(12)

@@ -111,7 +111,7 @@ def test_ctrl_c_in_a_loss_ends_the_judge() -> None:
         raise SystemExit(3)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_cases_at_which_the_loss_raises_in_numpy_alone_are_left_out() -> None:
     report = verify_own_model(of_unguarded, loss=unguarded, params=PARAMS)
     assert str(report.verdict) == "agrees"

@@ -238,7 +238,7 @@ def test_a_number_without_a_gradient_leaves_the_others_compared(read: Any, kind:
     assert [each.name for each in wrong.mistakes] == ["constant-factor"]
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_mistake_is_placed_beside_a_number_without_a_gradient() -> None:
     def wrong(p: Any) -> dict[str, Any]:
         dW, dv, _ = differentiate(p)
@@ -250,7 +250,7 @@ def test_a_mistake_is_placed_beside_a_number_without_a_gradient() -> None:
     assert "the judge's search" not in str(report)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_number_with_a_gradient_is_compared() -> None:
     def gradients(p: Any) -> dict[str, Any]:
         return dict(zip(NUMBERS, differentiate(p), strict=True))

@@ -356,7 +356,7 @@ def test_a_namespace_is_taken_beside_one_array() -> None:
     assert verify_own_model(gradients, loss, np.array([0.3, -0.8, 0.1]), cases=4)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_number_of_jax_may_be_returned_as_pythons(tmp_path: Path) -> None:
     text = """
 import jax, jax.numpy as jnp

@@ -61,7 +61,7 @@ def test_whole_numbers_that_may_be_right_are_not_named_rounded(
     assert report.mistakes == ()
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_whole_numbers_that_another_mistake_explains_are_not_named_rounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

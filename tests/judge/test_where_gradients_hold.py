@@ -102,7 +102,7 @@ def test_gradients_that_hold_on_the_set_of_the_parameters_given_are_inconclusive
     assert alone.verdict is Verdict.AGREES
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "wrong"),
     [

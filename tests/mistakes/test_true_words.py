@@ -62,7 +62,7 @@ def test_a_missing_divisor_before_an_exponential_is_no_other_derivative() -> Non
     assert "wrong-operand" not in str(report)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_missing_path_to_a_memory_is_not_told_by_time() -> None:
     report = judge(lambda x: x / 5**0.5, jax.lax.stop_gradient)
     assert report.mistakes[0].name == "zero-gradient", str(report)

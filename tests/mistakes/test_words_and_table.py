@@ -36,7 +36,7 @@ def leak_back(p: Any) -> Any:
     return {"W": dW, "c0": np.zeros(3)}  # dc is right
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_an_initial_state_has_no_sum_over_time() -> None:
     report = verify_own_model(leak_back, leak, {"W": W, "c0": c0})
     (mistake,) = report.mistakes
@@ -59,7 +59,7 @@ def gate(a: Any, h: Any) -> Any:
     return h * (1 - g) + jnp.tanh(g * h)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_an_operand_inside_a_call_is_named_by_what_takes_it() -> None:
     def loss(p: Any) -> Any:
         return jnp.sum(gate(p["W"], p["c0"]) ** 2)

@@ -287,7 +287,7 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
     assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "outcomes", "started"),
     [

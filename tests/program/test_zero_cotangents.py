@@ -141,7 +141,7 @@ def by_hand(p: Any, sign: float = 1.0) -> Any:
 NOTE = "In 24 of 24 cases jax.grad is NaN"
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_code_with_a_mask_that_autodiff_cannot_differentiate_is_judged() -> None:
     right = verify_own_model(by_hand, masked, PARAMS)
     assert right.verdict == "agrees"
