@@ -51,6 +51,7 @@ def gradients(params, x, y):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "options"),
     [

@@ -299,7 +299,7 @@ def test_formats_and_layouts_are_tried_at_large_sizes_too(kind: str, letter: str
     assert judge(gradients).verdict is Verdict.DISAGREES
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.table(2)
 @pytest.mark.parametrize("missing", ["h0", "c0"])
 def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:

@@ -77,7 +77,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.table(9)
+@pytest.mark.rest
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_another_forward_pass_is_told_from_its_gradients_alone(other: tuple[str, Any, str]) -> None:
     cell, submission, said = other

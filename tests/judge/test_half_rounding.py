@@ -213,7 +213,7 @@ ASSIGNED = {
 }
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASSIGNED)
 def test_errors_alone_do_not_say_that_half_precision_is_meant(name: str) -> None:
     judge, verdict = ASSIGNED[name]

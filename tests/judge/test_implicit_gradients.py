@@ -113,6 +113,7 @@ def take_cube_root(p: Any) -> Any:
     return z
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("factor", "right"), [(1.0, True), pytest.param(1.003, False, marks=pytest.mark.slow)]
 )

@@ -51,7 +51,7 @@ def test_float32_inside_is_judged_in_float32(cell: str) -> None:
     assert all(1e-8 < result.resolution < 1e-3 for result in report.parameters.values())
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", MODULES)
 def test_a_small_mistake_shows_in_float32_inside(cell: str) -> None:
     report = judge(computed_in(np.float32, cell, factor=1.001), cell, examples=16)

@@ -36,7 +36,7 @@ def said(report: Report) -> str:
 # Ordinary sizes.
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 def test_wide_and_long_networks_are_decided_in_every_case(activation: str) -> None:
     H, T = 48, 30
@@ -474,6 +474,7 @@ def softplus_loss(p: Any, xp: Any) -> Any:
     return xp.mean(xp.where(a > 20, a, xp.log1p(xp.exp(xp.minimum(a, 30.0)))))
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("linear_from", [20.0, np.inf])
 def test_both_slopes_of_a_softplus_that_is_linear_far_out_are_right(linear_from: float) -> None:
     def gradients(p: Any, factor: float = 1.0) -> Any:

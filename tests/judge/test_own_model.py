@@ -368,7 +368,7 @@ def test_a_judge_whose_bound_is_too_large_is_not_conclusive() -> None:
     assert "is not testable: rounding alone may move it" in " ".join(report.notes)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_a_report_that_agrees_says_which_clipping_would_not_have_been_seen(scale: float) -> None:
     x = np.linspace(-1, 1, 5)

@@ -161,7 +161,7 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
     assert counted == ["In float32, 0 of 24 cases could have shown a mistake in every gradient."]
 
 
-@pytest.mark.table(3)
+@pytest.mark.slow
 @pytest.mark.rest
 @pytest.mark.parametrize(
     ("x", "a"),

@@ -146,6 +146,7 @@ def opaque(p: Any) -> Any:
     return math.exp(-float(str(p["b"]))) * sum(float(str(a)) ** 2 for a in p["a"])
 
 
+@pytest.mark.rest
 def test_a_draw_at_which_a_loss_raises_that_is_not_traced_is_left_out() -> None:
     report = verify_own_model(of_untraced, loss=opaque, params=PARAMS)
     assert str(report.verdict) == "agrees"

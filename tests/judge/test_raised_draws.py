@@ -217,7 +217,7 @@ RETURNED: dict[str, Any] = {
 }
 
 
-@pytest.mark.table(2)
+@pytest.mark.slow
 @pytest.mark.table(12)
 @pytest.mark.parametrize("read", RETURNED.values(), ids=RETURNED)
 @pytest.mark.parametrize("kind", [float, np.float64])
@@ -363,7 +363,7 @@ def test_a_zero_by_which_right_code_divides_is_left_out() -> None:
     assert report.cases == 23
 
 
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize("name", ["s", "b"])
 def test_what_is_wrong_where_a_parameter_is_zero_disagrees(name: str) -> None:
     def wrong(p: Any) -> dict[str, Any]:

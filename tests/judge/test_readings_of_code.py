@@ -297,7 +297,7 @@ def differentiate_quotient(w: Any, factor: float = 1.0) -> Any:
     return factor * ((MATRIX + MATRIX.T) @ w - 2 * (w @ MATRIX @ w / n) * w) / n
 
 
-@pytest.mark.table(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("with_loss", [True, False])
 def test_parameters_may_be_one_array(with_loss: bool) -> None:
     def judge(factor: float) -> Report:

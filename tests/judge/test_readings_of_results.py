@@ -61,6 +61,7 @@ def test_gradients_are_read_by_their_names_or_in_order(case: str) -> None:
     assert judge(write, 1.3).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("beside", [pytest.param(False, marks=pytest.mark.rest), True])
 def test_a_list_in_order_has_none_for_a_gradient_that_is_zero(beside: bool) -> None:
     given = {"U": params["U"], "unused": np.ones((2, 3)), "b": params["b"], "w": params["w"]}
@@ -100,6 +101,7 @@ def test_what_stands_beside_gradients_under_other_names_is_listed() -> None:
     assert sum("Not checked: hidden. Results" in note for note in report.notes) == 1
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "beside", [({"h": 1.0},), pytest.param((2.0, "more"), marks=pytest.mark.rest)]
 )

@@ -41,7 +41,7 @@ ROUNDED = {
 }
 
 
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize("said", ROUNDED)
 def test_a_gradient_that_is_rounded_is_named(said: str) -> None:
     for gradients in [ROUNDED[said], into_integers][: 1 + (said == "whole numbers")]:

@@ -273,6 +273,7 @@ def judge_eigenvalue(S: Any, factor: float = 1.0, case: str | None = None) -> An
         return verify_own_model(outer, largest, {"S": S}, cases=4)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("case", [pytest.param(None, marks=pytest.mark.rest), "0"])
 def test_the_gradient_of_a_symmetric_matrix_is_undecided_where_numpy_reads_a_triangle(
     case: str | None,

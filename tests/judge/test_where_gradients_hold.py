@@ -88,7 +88,7 @@ ON_SETS: dict[str, Any] = {
 }
 
 
-@pytest.mark.table(3)
+@pytest.mark.rest
 @pytest.mark.parametrize("said", ON_SETS)
 def test_gradients_that_hold_on_the_set_of_the_parameters_given_are_inconclusive(
     said: str,

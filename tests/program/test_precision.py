@@ -212,6 +212,7 @@ def test_a_trace_that_still_runs_is_not_ended() -> None:
     np.testing.assert_allclose(jax.jit(function)(1.0), 2 * data.sum(), rtol=1e-6)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("factor", "verdict"),
     [(1.0, "agrees"), pytest.param(1.05, "disagrees", marks=pytest.mark.rest)],

@@ -89,6 +89,7 @@ def by_numpy(p: Params) -> Params:
     return found
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("params", [PARAMS, pytest.param(SINGLE, marks=pytest.mark.rest)])
 def test_data_of_float64_are_those_of_the_loss(params: Params) -> None:
     assert verify_own_model(by_numpy, pinned, params, cases=3)

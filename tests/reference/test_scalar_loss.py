@@ -128,7 +128,7 @@ def look_up(p: Any) -> Any:
     return jnp.sum(jax.lax.scan(step, jnp.zeros(2), np.array([1, 3, 3, 0]))[0] ** 2)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "verdict"),
     [(1.0, "agrees"), pytest.param(1.01, "disagrees", marks=pytest.mark.slow)],
