@@ -176,7 +176,7 @@ class OwnSubject(Subject):
 
     def draws_zeros(self, case: Case) -> bool:
         """Tell whether parameters of a drawn case are scaled by zero."""
-        return 0.0 in case.point.factors.values()
+        return bool(case.point.has_zeros)
 
     def widen(self, case: Case) -> Case | None:
         """Convert what was drawn in float32 to the format of the parameters given."""

@@ -153,7 +153,7 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
             case = make_case(followed, values, point.number, loss)
             case = case._replace(label=point.label, point=point)
-            return allow_beside_zeros(case) if 0.0 in point.factors.values() else case
+            return allow_beside_zeros(case) if point.has_zeros else case
 
         def advance(here: int, done: int = done) -> None:
             progress(min(done + here, cases), cases)

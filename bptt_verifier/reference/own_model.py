@@ -105,7 +105,7 @@ class OwnModel(NamedTuple):
             followed = run_in_float64(self.loss, lambda: self.follow(params, point.setting))
             found = make_case(followed, params, point.number, self.loss)
         found = found._replace(label=point.label, point=point)
-        return allow_beside_zeros(found) if 0.0 in point.factors.values() else found
+        return allow_beside_zeros(found) if point.has_zeros else found
 
     def draw(self, point: Point) -> dict[str, Array]:
         """Draw the parameters of a point."""

@@ -32,6 +32,11 @@ class Point(NamedTuple):
     digits: int | None = None
 
     @property
+    def has_zeros(self) -> bool:
+        """True if some parameters are scaled by zero."""
+        return 0.0 in self.factors.values()
+
+    @property
     def label(self) -> str:
         """The point as messages name it."""
         words = [f"case {self.number}" if self.digits is None else f"simple case {self.number}"]
