@@ -1,5 +1,6 @@
 """A kernel's answer at one case, and how far another right answer may be from it."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from bptt_verifier.tolerance.sizes import find_sizes, root_mean_square
 TWICE = 2.0  # two answers that are both right differ by twice the error of one
 # Units by which sums in another order may change an answer to the same question, and in 16 bits.
 SAME, SAME_IN_HALF = 64, 4
+RANDOM = 2.0**-6  # a relative change from call to call that no order of sums makes
 LARGEST = 4  # times that may be the change of one entry
 
 
@@ -28,8 +30,8 @@ class Question(NamedTuple):
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
     errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
-    makes. `undecided` tells whether errors leave a gradient without a verdict, and `zero` are the
-    gradients that are zero to rounding.
+    makes. `undecided` tells whether errors leave a gradient without a verdict, or hide much, and
+    `zero` are the gradients that are zero to rounding.
     """
 
     calls: KernelCalls
@@ -154,15 +156,25 @@ class Question(NamedTuple):
         )
 
 
-def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Question | None:
-    """Ask a kernel at a case, whose errors are known. `other` is any other case."""
+def hides_much(found: Found) -> bool:
+    """Tell whether a gradient has no sharp limit, or errors that may be those of random numbers."""
+    known = (each for each in found.gradients.values() if np.isfinite(each.resolution))
+    return any(each.resolution > RESOLVED or each.noise.relative > RANDOM for each in known)
+
+
+def prepare_question(
+    calls: KernelCalls, found: Found, other: KernelCase, compared: Iterable[Found]
+) -> Question | None:
+    """Ask a kernel at a case, whose errors are known. `other` is any other case.
+
+    `compared` are the cases that were compared, of which any may leave a gradient undecided.
+    """
     tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
     wrong = frozenset(found.wrong)
     noises = {name: each.noise for name, each in found.nearest.gradients.items()}
     precise = frozenset(n for n, each in noises.items() if each.relative <= COARSE * each.unit)
     noisy = frozenset(found.noisy)
-    measured = found.gradients.values()
-    undecided = bool(found.unsure) or any(RESOLVED < m.resolution < np.inf for m in measured)
+    undecided = any(bool(each.unsure) or hides_much(each) for each in compared)
     zero = frozenset(n for n, m in found.gradients.items() if not np.isfinite(m.resolution))
     question = Question(
         calls, found.case, other, {}, tolerance, [], wrong, precise, noisy, undecided, zero

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from bptt_verifier.judge.kernel_answers import TWICE, Question
+from bptt_verifier.judge.kernel_answers import RANDOM, TWICE, Question
 from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.repetition import (
@@ -29,7 +29,6 @@ CALLS, FIRST_CALLS = 40, 10
 GROWING = 6  # answers in a row that grow by equal steps
 ALIKE = 0.9  # of the entries that change, at least
 FEW = 3  # such entries show it, also of a gradient that may be right
-RANDOM = 2.0**-6  # a relative change from call to call that no order of sums makes
 VISIBLE = 2.0**-8  # such a change where the arguments' own format is at work inside
 OWN = 2.0**-12  # of an entry, by which nearly all change, as later steps alone would not
 COARSE_NOISE = 64  # units of the dtype that it has to exceed as well
@@ -99,7 +98,8 @@ def find_rare_noise(question: Question, before: Arrays, *, changed: bool) -> str
     """Call on, and find a gradient that changes by more than in the first calls; empty if none.
 
     A kernel that always gives the same numbers is asked a few times, unless its errors leave a
-    gradient undecided: one call in several may be another one.
+    gradient undecided, or scatter so much that they may be its own: one call in several may be
+    another one.
     """
     furthest, changes = dict(before), dict.fromkeys(before, 0.0)
     for number in range(CALLS):

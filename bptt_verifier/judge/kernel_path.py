@@ -152,14 +152,14 @@ class KernelJudgement(Judgement):
         """Compare at the cases of one setting; report a breach of the contract."""
         given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
         cases = [*draw_cases(setting, calls, given, self.number + 1, self.seed)]
-        last = None
+        compared: list[Found] = []
         for case in cases[: self.number]:
             here = self.count_case(calls, case, compare_kernel(calls, case, self.tests, self.seed))
             if isinstance(here, Report):
                 return here
-            if here is not None:
-                last = here if last is None or last.wrong or not here.wrong else last
-        question = None if last is None else prepare_question(calls, last, cases[-1])
+            compared += [here] if here is not None else []
+        last = next((each for each in compared[::-1] if not each.wrong), (*compared[-1:], None)[0])
+        question = None if last is None else prepare_question(calls, last, cases[-1], compared)
         self.asked += [question] if question is not None else []
         return None
 

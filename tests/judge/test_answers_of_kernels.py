@@ -197,14 +197,19 @@ def test_a_gradient_of_zeros_is_right_if_it_is_rounding_of_the_largest() -> None
 
 
 def prepare(
-    near: Any = None, unsure: Any = (), noisy: Any = (), finding: Any = None, **found: Any
+    near: Any = None,
+    unsure: Any = (),
+    noisy: Any = (),
+    finding: Any = None,
+    elsewhere: Any = (),
+    **found: Any,
 ) -> Any:
     calls: Any = Calls()
     calls.finding = finding
     every = Found(
         case_of(0), {}, {}, found, {}, frozenset(unsure), near=near, noisy=dict.fromkeys(noisy, 1.0)
     )
-    return prepare_question(calls, every, case_of(1))
+    return prepare_question(calls, every, case_of(1), [*elsewhere, every])
 
 
 def measured(
@@ -239,11 +244,17 @@ def test_tolerances_and_noise_are_those_nearest_to_the_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resolution", "unsure", "undecided"),
-    [(2.0**-4, "", False), (0.0626, "", True), (np.inf, "", False), (0.01, "w", True)],
-)
-def test_a_gradient_in_doubt_or_not_testable_leaves_the_verdict_undecided(
-    resolution: float, unsure: str, undecided: bool
+    ("resolution", "noise", "unsure", "undecided"),
+    [
+        (2.0**-4, 2.0**-6, "", False), (0.0626, 0.0, "", True), (np.inf, 1.0, "", False),
+        (0.01, 0.0, "w", True), (0.01, 0.0157, "", True),
+    ],
+)  # fmt: skip
+def test_a_gradient_in_doubt_or_with_much_noise_leaves_the_verdict_undecided(
+    resolution: float, noise: float, unsure: str, undecided: bool
 ) -> None:
-    found = prepare(w=measured(resolution), v=measured(0.01), unsure=unsure)
+    v = measured(0.01)
+    found = prepare(w=measured(resolution, noise), v=v, unsure=unsure)
     assert found.undecided is undecided
+    here = Found(case_of(2), {}, {}, {"w": measured(resolution, noise)}, {}, frozenset(unsure))
+    assert prepare(v=v, elsewhere=[here]).undecided is undecided

@@ -158,7 +158,7 @@ def test_updates_that_are_lost_at_random_in_16_bits_are_seen(lost: float) -> Non
 @pytest.mark.parametrize("seed", range(6))
 def test_one_update_that_is_lost_at_random_is_seen_at_every_seed(seed: int, dtype: Any) -> None:
     """Of 19 rows that add to 7, one is lost: a quarter of the pairs of calls show it."""
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(seed)
     into = np.concatenate([np.arange(7), np.random.default_rng(8).integers(0, 7, 12)])
 
     def forward(x: Any, w: Any, into: Any) -> Any:
@@ -178,9 +178,14 @@ def test_one_update_that_is_lost_at_random_is_seen_at_every_seed(seed: int, dtyp
     assert find_names(report)[0] == "not-deterministic", report
 
 
-def test_a_change_in_one_call_of_six_is_seen() -> None:
-    """It is seen where calls differ, or where what it does leaves the verdict open."""
-    rng = np.random.default_rng()
+@pytest.mark.parametrize("start", [0, 1, 316, 549, 766])
+def test_a_change_in_one_call_of_six_is_seen(start: int) -> None:
+    """It is seen where calls differ, or where what it does leaves the verdict open.
+
+    From the last three starts, the calls that are compared first do not differ, and the errors at
+    neighbours are the only sign of it.
+    """
+    rng = np.random.default_rng(start)
 
     def backward(arguments: Any, d: Any) -> Any:
         (x,) = (np.asarray(each, np.float32) for each in arguments)

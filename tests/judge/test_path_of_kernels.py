@@ -232,8 +232,9 @@ class Path:
         found = self.answers.pop(0) if self.answers else find(w=RIGHT)
         return found._replace(case=case) if isinstance(found, Found) else found
 
-    def prepare(self, calls: Any, found: Found, other: KernelCase) -> Any:
+    def prepare(self, calls: Any, found: Found, other: KernelCase, compared: Any) -> Any:
         self.questions.append((found.case.number, other.number))
+        self.compared = [each.case.number for each in compared]
         return SimpleNamespace(noisy=found.noisy, number=found.case.number)
 
     def find_lazy(self, question: Any, questions: Any) -> Any:
@@ -320,6 +321,7 @@ def test_questions_are_asked_at_the_last_right_case_or_the_last_of_all(path: Pat
         path.questions.clear()
         path.run(*[find(w=WRONG if k in wrong else RIGHT) for k in range(3)], number=3)
         assert path.questions == [(chosen, 3)]
+        assert path.compared == [0, 1, 2]
 
 
 def test_a_case_in_which_all_may_overflow_is_left_out(path: Path) -> None:
