@@ -50,7 +50,7 @@ def loss_and_gradients(inputs, targets, h_before):
 
 if __name__ == "__main__":
     h = np.zeros((hidden, 1))
-    for step in range(2000):
+    for step in range(121):
         start = step * length % (len(text) - length)
         if start < length:
             h = np.zeros((hidden, 1))
@@ -62,5 +62,5 @@ if __name__ == "__main__":
         Why -= 0.05 * dWhy
         bh -= 0.05 * dbh
         by -= 0.05 * dby
-        if step % 400 == 0:
+        if step % 30 == 0:
             print(f"step {step}: loss {loss:.2f}")

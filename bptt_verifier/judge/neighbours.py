@@ -46,13 +46,14 @@ def weigh(
     decisive: bool = False,
     far: bool = False,
     unsure: bool = False,
+    of_half: float = IN_HALF,
 ) -> Compared:
     """Compare the results of these names with what their scatter allows as well. (N3)
 
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
     entries of the verdict. Neighbours are `far` where the submission's format is not known, and
-    those of results in half precision are asked for these results alone.
+    those of results in half precision, at a distance of their own, are asked for these alone.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
     decide, but not on steps whose gradients vanish, which change by too much there. What exceeds
     both by little there as well, after it was `unsure` nearby, counts as rounding: where far ones
@@ -63,10 +64,9 @@ def weigh(
     halves = [name for name in names if is_half(found.dtypes[name])]
     if halves and len(halves) < len(names):
         finer = [name for name in names if name not in halves]
-        found = weigh(attempt, subject, found, halves, entries, decisive, far)
+        found = weigh(attempt, subject, found, halves, entries, decisive, far, of_half=of_half)
         return weigh(attempt, subject, found, finer, entries, decisive, far)
-    half = bool(halves)
-    distance = IN_HALF if half else FAR if far else DISTANCE
+    distance = of_half if halves else FAR if far else DISTANCE
     errors = collect_errors(attempt, subject, found.case, names, distance)
     again, doubtful = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}

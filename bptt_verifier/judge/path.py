@@ -26,6 +26,12 @@ from bptt_verifier.judge.conclusion import (
     summarise_parameters,
 )
 from bptt_verifier.judge.far_values import describe_overflow
+from bptt_verifier.judge.half_precision import (
+    decide_by_scatter,
+    doubt_format,
+    find_new_difference,
+    hold_to_one_rounding,
+)
 from bptt_verifier.judge.narrow_draws import is_finite, is_finite_as_given, leave_out_narrow
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
@@ -33,7 +39,6 @@ from bptt_verifier.judge.neighbours import (
     are_numbers_of,
     find_precision,
     follows_closely,
-    has_format,
     is_half,
     is_half_precision,
     is_lost,
@@ -65,7 +70,6 @@ from bptt_verifier.judge.unconverged import (
 )
 from bptt_verifier.judge.undecided import state_excused_resolutions, state_resolutions_of_formats
 from bptt_verifier.judge.unguarded import leave_out_guarded, list_doubts
-from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
@@ -125,8 +129,9 @@ class SubjectJudgement(Judgement):
     before the precision is known. In those `raised` it raised an exception, as outside of a
     formula's domain, and in those `zeroed`, with zeros, it broke the contract. `differs` is a
     forward pass that is another one where an iteration of the loss has not converged. `learnt`
-    counts the cases from which the precision was to be learnt. `settled` has what scatter has
-    decided of a case, by the identity of what was found there.
+    counts the cases from which the precision was to be learnt. `extreme` are the cases of extreme
+    sizes and values. `settled` has what scatter has decided of a case, by the identity of what was
+    found there.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class SubjectJudgement(Judgement):
         self.raised: list[Breach] = []
         self.zeroed: list[Breach] = []
         self.differs: Mistake | None = None
+        self.extreme: list[Case] = []
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
     @property
@@ -247,8 +253,11 @@ class SubjectJudgement(Judgement):
         compared = [*self.compared, *self.probes]
         if any(each.fails for each in compared) and any(e.fails for e in self.settle(compared)):
             return None
+        ordinary = len(self.compared)
         ended = map(self.compare_case, self.subject.draw_extreme_cases())
-        return next((report for report in ended if report is not None), None)
+        report = next((report for report in ended if report is not None), None)
+        self.extreme = [found.case for found in self.compared[ordinary:]]
+        return report
 
     def compare_case(self, case: Case) -> Report | None:
         """Compare at one case, the results of the forward pass before the gradients."""
@@ -401,23 +410,6 @@ class SubjectJudgement(Judgement):
                 notes += count_telling(self.subject, cases)
         return notes
 
-    def doubt_format(self, compared: Sequence[Compared]) -> list[str]:
-        """Say so where errors alone say that the submission computes in half precision."""
-        if not self.inferred or not is_half(self.precision):
-            return []
-        results = dict[str, list[Array]]()
-        for found in compared:
-            for name in found.gradients:
-                results.setdefault(name, []).append(found.submitted[name].ravel())
-        shown = [has_format(np.concatenate(values)) for values in results.values()]
-        if 2 * sum(shown) >= len(shown):
-            return []
-        return [
-            "Your errors are as large as those of half precision, but your results do not have its "
-            "digits. A table of a function, an array of integers and numbers rounded to a few "
-            "decimals err by as much. If you compute in half precision, return numbers of it."
-        ]
-
     def find_other_name(self) -> Report | None:
         """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
         said = (*self.describe_cases(self.compared, counted=False),)
@@ -457,6 +449,7 @@ class SubjectJudgement(Judgement):
             allowed = compared
         else:
             compared, allowed, settled, count = *kept[:3], len(kept.settled)
+        settled, rounding = hold_to_one_rounding(settled)
         later = getattr(self.submission.gradients, "at_later_call", None)
         on_object = later and partial(self.compare_with, Submission(later))
         asked = self.compare_at, on_object, self.subject.draw_raising
@@ -465,6 +458,12 @@ class SubjectJudgement(Judgement):
             changed = find_stale(self.subject, settled[:count], self.compare_at)
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
+        held, by_scatter = settled, (self.attempt, self.subject, settled, rounding, self.extreme)
+        settled = decide_by_scatter(*by_scatter)
+        differs = find_new_difference(self.subject, held, settled)
+        if differs is not None:
+            self.compared = settled[:count]
+            return self.report(Verdict.DISAGREES, differs)
         given = self.subject.format_given
         known = self.precision, self.subject.precision
         formats = describe_precision(allowed, settled, known, self.overflows, given)
@@ -485,7 +484,9 @@ class SubjectJudgement(Judgement):
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)
             return report._replace(notes=(*early, *where, *report.notes))
-        doubts = [*(() if kept is None else kept.doubts), *self.doubt_format(settled)]
+        doubts = list(() if kept is None else kept.doubts)
+        if self.inferred and is_half(self.precision):
+            doubts += doubt_format(settled)
         if doubts:
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*doubts, *report.notes))
         if report.verdict is not Verdict.AGREES:

@@ -118,10 +118,13 @@ def test_what_scatters_like_rounding_leaves_no_extreme_case_out_and_is_settled_o
     judgement = begin(draw_extreme_cases=lambda: [extreme])
     judgement.attempt = compare_near  # type: ignore[method-assign]
     compared: list[Any] = judgement.compared
-    judgement.compare_case = compared.append  # type: ignore[assignment,method-assign]
+    # What is compared at the extreme case.
+    taken = state_compared({"w": np.ones(2)}, ones, allowed)._replace(case=extreme)
+    judgement.compare_case = lambda case: compared.append(taken)  # type: ignore[assignment,method-assign]
     compared.append(state_compared({"w": 1 + 1e-3 * np.ones(2)}, ones, allowed))
     judgement.compare_extreme_cases()
-    assert (compared[1:] == [extreme]) is by_scatter
+    assert [each.case is extreme for each in compared[1:]] == [True] * by_scatter
+    assert [case is extreme for case in judgement.extreme] == [True] * by_scatter
     first = len(asked)
     assert first > 16
     (settled,) = judgement.settle(compared[:1])

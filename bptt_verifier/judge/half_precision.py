@@ -1,0 +1,197 @@
+"""Results in half precision at all sizes: docs/derivation.md, section 10.
+
+The bounds of half precision allow for rounding every operation to it. Where most cases show that
+the results alone are rounded, what is beyond that in another case is asked for at its neighbours.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from bptt_verifier.judge.comparisons import find_forward_difference
+from bptt_verifier.judge.neighbours import (
+    has_format,
+    is_half,
+    is_half_precision,
+    list_failing,
+    weigh,
+)
+from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.problems.problem import Array, Problem
+from bptt_verifier.reference.case import Case
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import compare
+from bptt_verifier.tolerance.scatter import FAR, IN_HALF
+
+SEVERAL = 8  # cases that show it, at least
+BEYOND = 8  # roundings of the result are more than formulas with a few further ones make
+FAR_ABOVE = 2**10  # times what underflow may take
+
+Limits = tuple[Array, Array]  # what float32 allows, and one rounding of a result in it
+
+
+class Rounding(NamedTuple):
+    """What rounding the results of some cases show: of each case its limits, by name.
+
+    The results named in `once` are computed in float32 or finer, and rounded at the end.
+    """
+
+    limits: Sequence[Mapping[str, Limits]]
+    once: Collection[str]
+
+    def list_known(self, number: int) -> list[str]:
+        """List the results of a case that are rounded once."""
+        return [name for name in self.limits[number] if name in self.once]
+
+
+def find_rounding(settled: Sequence[Compared]) -> Rounding:
+    """Find which results in half precision are rounded once, as half of the cases or more show.
+
+    None is where another result shows more: a bias may lose no more than that, whatever computes
+    it.
+    """
+    limits = [allow_one_rounding(found) for found in settled]
+    names = dict.fromkeys(name for each in limits for name in each)
+    shown = {name: are_rounded_once(name, settled, limits) for name in names}
+    return Rounding(limits, () if False in shown.values() else [n for n in names if shown[n]])
+
+
+def hold_to_one_rounding(settled: Sequence[Compared]) -> tuple[list[Compared], Rounding]:
+    """Hold results that are rounded once to the errors of one rounding, where they have no others.
+
+    Errors up to those of a few roundings are allowed. Beyond them, nothing is changed.
+    """
+    held, rounding = list(settled), find_rounding(settled)
+    for i in range(len(held)):
+        for name in rounding.list_known(i):
+            limit = find_limit(rounding, i, name)
+            if np.all(find_errors(held[i], name) <= limit):
+                held[i] = allow(held[i], name, np.minimum(held[i].allowed[name], limit))
+    return held, rounding
+
+
+def decide_by_scatter(
+    attempt: Try,
+    subject: Subject,
+    held: Sequence[Compared],
+    rounding: Rounding,
+    extreme: Sequence[Case],
+) -> list[Compared]:
+    """Decide by scatter where results that are rounded once have errors beyond a few roundings.
+
+    Their neighbours are nearer, as rounding at the end is drawn anew there as well.
+    It decides on those that are rounded inside in the cases that are `extreme`, where the result is
+    far from what underflows; a case in float32 rounds as one in float64 does. A result that is
+    wrong elsewhere is not asked for.
+    """
+    decided = list(held)
+    entries = sum(value.size for found in held for value in found.submitted.values())
+    wrong = {name for found in held for name in list_failing(found)}
+    for i, found in enumerate(held):
+        known, others = rounding.list_known(i), list[str]()
+        beyond = [n for n in known if np.any(find_errors(found, n) > find_limit(rounding, i, n))]
+        if not found.case.single and any(found.case is each for each in extreme):
+            rest = (name for name in rounding.limits[i] if name not in known)
+            others = [name for name in rest if is_far_from_underflow(name, found)]
+        for names, distance in ((beyond, FAR), (others, IN_HALF)):
+            asked = [name for name in names if name not in wrong]
+            if asked:
+                deciding = partial(weigh, decisive=True, of_half=distance)
+                decided[i] = deciding(attempt, subject, decided[i], asked, entries)
+                wrong |= {*list_failing(decided[i])}
+    return decided
+
+
+def is_far_from_underflow(name: str, found: Compared) -> bool:
+    """Tell whether what underflows in half precision is nothing beside a result.
+
+    Each of its T B terms, for each of H units, may lose half of the smallest number, and these may
+    have one sign.
+    """
+    point = found.case.point
+    if not isinstance(point, Problem):
+        return is_half_precision(name, found)
+    T, B, _, H, _ = point.sizes
+    lost = T * B * H * float(np.finfo(found.dtypes[name]).smallest_subnormal) / 2
+    finite = np.isfinite(found.submitted[name]).all()
+    return bool(finite and np.max(np.abs(found.values[name])) >= FAR_ABOVE * lost)
+
+
+def find_limit(rounding: Rounding, number: int, name: str) -> Array:
+    """Find the errors of a few roundings of a result that is computed in float32."""
+    fine, once = rounding.limits[number][name]
+    return np.asarray(fine + BEYOND * once)
+
+
+def are_rounded_once(
+    name: str, settled: Sequence[Compared], limits: Sequence[Mapping[str, Limits]]
+) -> bool | None:
+    """Tell whether a result has the errors of one rounding in half of the cases or more.
+
+    None where too few cases can show it.
+    """
+    pairs = zip(settled, limits, strict=True)
+    shown = [is_rounded_once(found, name, each[name]) for found, each in pairs if name in each]
+    once, other = shown.count(True), shown.count(False)
+    return None if once + other < SEVERAL else once >= other
+
+
+def allow_one_rounding(found: Compared) -> dict[str, Limits]:
+    """Find the errors of float32, and those of one rounding of such a result, by name."""
+    names = [name for name, dtype in found.dtypes.items() if is_half(dtype)]
+    if not names or found.case.truth is None:
+        return {}
+    fine = found.case.truth(np.float32, names).allowed
+    limits = {}
+    for name in names:
+        form, largest = np.finfo(found.dtypes[name]), np.abs(found.values[name]) + fine[name]
+        rounding = float(form.eps) / 2 * largest + float(form.smallest_subnormal)
+        limits[name] = fine[name], rounding  # (N13)
+    return limits
+
+
+def is_rounded_once(found: Compared, name: str, limits: Limits) -> bool | None:
+    """Tell whether no error is beyond one rounding; None where a case cannot show it."""
+    fine, rounding = limits
+    clear = fine <= rounding / 2
+    if not clear.any():
+        return None
+    return bool(np.all((find_errors(found, name) <= fine + rounding)[clear]))
+
+
+def find_errors(found: Compared, name: str) -> Array:
+    """Find the sizes of a result's errors."""
+    return np.abs(found.submitted[name].astype(np.float64) - found.values[name])
+
+
+def allow(found: Compared, name: str, allowed: Array) -> Compared:
+    """Compare a result again, with other allowed errors."""
+    again = compare(name, found.submitted[name], found.values[name], allowed)
+    comparisons = [again if each.name == name else each for each in found.comparisons]
+    return found._replace(allowed=found.allowed | {name: allowed}, comparisons=comparisons)
+
+
+def find_new_difference(
+    subject: Subject, held: Sequence[Compared], decided: Sequence[Compared]
+) -> Mistake | None:
+    """Find a loss or prediction that is wrong where the scatter has decided."""
+    changed = (after for before, after in zip(held, decided, strict=True) if after is not before)
+    found = (find_forward_difference(subject, each) for each in changed)
+    return next(filter(None, found), None)
+
+
+def doubt_format(compared: Sequence[Compared]) -> Iterator[str]:
+    """Say so where errors alone say that the submission computes in half precision."""
+    results = dict[str, list[Array]]()
+    for found in compared:
+        for name in found.gradients:
+            results.setdefault(name, []).append(found.submitted[name].ravel())
+    shown = [has_format(np.concatenate(values)) for values in results.values()]
+    if 2 * sum(shown) < len(shown):
+        yield (
+            "Your errors are as large as those of half precision, but your results do not have its "
+            "digits. A table of a function, an array of integers and numbers rounded to a few "
+            "decimals err by as much. If you compute in half precision, return numbers of it."
+        )

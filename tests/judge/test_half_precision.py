@@ -1,0 +1,316 @@
+"""Results in half precision are held to their own rounding, at all sizes and extreme values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import verify
+from bptt_verifier.judge import half_precision
+from bptt_verifier.judge.half_precision import (
+    Limits,
+    allow_one_rounding,
+    are_rounded_once,
+    decide_by_scatter,
+    doubt_format,
+    find_new_difference,
+    find_rounding,
+    hold_to_one_rounding,
+    is_rounded_once,
+)
+from bptt_verifier.judge.path import judge
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.scatter import FAR, IN_HALF
+from manual_bptt import gru, lstm, rnn
+from tests.support.profiles import by_turns
+from tests.support.squares import Squares, case_at
+from tests.support.stated_cases import state_case, state_compared, state_subject
+
+UNIT, LEAST = 2.0**-11, 2.0**-24
+FINE = 2.0**-24
+
+
+def half(error: Any, value: float = 1.0, fine: float = FINE, allowed: float = 1.0) -> Compared:
+    """A result in float16 with this error, where float32 allows `fine`."""
+    error = np.asarray(error)
+    true, limits = {"w": np.full(error.shape, value)}, {"w": np.full(error.shape, allowed)}
+    found = state_compared({"w": true["w"] + error}, true, limits, np.float16)
+    by_single = Truth(true, {"w": np.full(error.shape, fine)})
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        assert dtype is np.float32
+        assert names == ["w"]
+        return by_single
+
+    return found._replace(case=found.case._replace(truth=truth))
+
+
+# What one rounding makes.
+
+
+def test_one_rounding_errs_by_half_a_unit_of_the_largest_result_that_float32_may_have() -> None:
+    fine, rounding = allow_one_rounding(half([0.0, 0.0], value=3.0, fine=0.5))["w"]
+    assert fine.tolist() == [0.5, 0.5]
+    assert rounding.tolist() == [UNIT * 3.5 + LEAST] * 2
+    assert allow_one_rounding(half([0.0], value=-3.0))["w"][1] > 0
+
+
+def test_nothing_is_held_to_it_in_other_formats_or_without_a_reference() -> None:
+    assert allow_one_rounding(half([0.0])._replace(dtypes={"w": np.dtype(np.float32)})) == {}
+    found = half([0.0])
+    assert allow_one_rounding(found._replace(case=found.case._replace(truth=None))) == {}
+
+
+def limits_of(*pairs: tuple[float, float]) -> Limits:
+    fine, rounding = np.array(pairs).T
+    return fine, rounding
+
+
+@pytest.mark.parametrize(
+    ("errors", "limits", "shown"),
+    [
+        ([1.25, -1.25], [(0.25, 1.0), (0.25, 1.0)], True),
+        ([1.0, -1.26], [(0.25, 1.0), (0.25, 1.0)], False),
+        ([9.0, 1.5], [(0.51, 1.0), (0.5, 1.0)], True),  # float32 itself allows too much at one
+        ([9.0], [(0.51, 1.0)], None),
+    ],
+)
+def test_a_result_is_rounded_once_if_no_error_that_can_show_it_is_larger(
+    errors: list[float], limits: list[tuple[float, float]], shown: bool | None
+) -> None:
+    assert is_rounded_once(half(errors), "w", limits_of(*limits)) is shown
+
+
+@pytest.mark.parametrize(
+    ("once", "other", "unclear", "rounded"),
+    [
+        (8, 8, 0, True), (8, 0, 0, True), (7, 0, 30, None), (4, 3, 0, None), (8, 9, 0, False),
+        (0, 8, 9, False), (9, 8, 30, True), (0, 0, 30, None),
+    ],
+)  # fmt: skip
+def test_half_of_the_cases_show_it_of_eight_at_least(
+    once: int, other: int, unclear: int, rounded: bool | None
+) -> None:
+    found = [half([0.0])] * once + [half([1.0])] * other + [half([0.0], fine=1.0)] * unclear
+    limits = [allow_one_rounding(each) for each in found]
+    assert are_rounded_once("w", [*found, half([1.0])], [*limits, {}]) is rounded
+
+
+@pytest.mark.parametrize(
+    ("of_v", "of_b", "names"),
+    [(0.0, 0.0, ["w", "v", "b"]), (0.1, 0.0, []), (0.0, None, ["w", "v"])],
+)
+def test_all_results_are_rounded_once_or_none_is(
+    of_v: float, of_b: float | None, names: list[str]
+) -> None:
+    errors = {"w": 0.0, "v": of_v, "b": of_b or 0.0}
+    true = {name: np.ones(1) for name in errors}
+    found = state_compared(
+        {n: 1 + np.array([e]) for n, e in errors.items()}, true, true, np.float16
+    )
+    fine = {name: np.full(1, 1.0 if name == "b" and of_b is None else FINE) for name in errors}
+    found = found._replace(case=state_case(true, fine))
+    assert list(find_rounding([found] * 8).once) == names
+
+
+# What is held to it.
+
+
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The cases and names whose scatter is asked for; what errs by 1/2 there is wrong."""
+    asked: list[Any] = []
+
+    def weigh(
+        attempt: Any, subject: Any, found: Compared, names: Any, entries: int, **options: Any
+    ) -> Compared:
+        assert (attempt, subject, options.pop("decisive")) == ("attempt", "subject", True)
+        asked.append((found, names, entries, options.pop("of_half")))
+        assert not options
+        return half(found.submitted["w"] - found.values["w"], allowed=0.4)
+
+    monkeypatch.setattr(half_precision, "weigh", weigh)
+    return asked
+
+
+def hold(found: list[Compared], extreme: Any = ()) -> list[Compared]:
+    attempt: Any = "attempt"
+    subject: Any = "subject"
+    held, rounding = hold_to_one_rounding(found)
+    return decide_by_scatter(attempt, subject, held, rounding, [each.case for each in extreme])
+
+
+def test_all_cases_are_held_to_eight_roundings_where_most_show_one(weighed: list[Any]) -> None:
+    limit = FINE + 8 * (UNIT * (1 + FINE) + LEAST)
+    near = half([limit])
+    found = hold([half([0.0])] * 9 + [near, half([0.0], allowed=2.0**-20)])
+    assert not weighed
+    assert [float(each.allowed["w"][0]) for each in found] == [limit] * 10 + [2.0**-20]
+    assert found[9].comparisons[0].error == 1
+
+
+def test_beyond_eight_roundings_the_scatter_decides(weighed: list[Any]) -> None:
+    small, large, other = half([0.01]), half([0.5]), half([-0.5])
+    found = hold([half([0.0])] * 9 + [small, large, other])
+    assert [each[:2] for each in weighed] == [(small, ["w"]), (large, ["w"])]
+    assert {each[2:] for each in weighed} == {(12, FAR)}
+    assert [each.fails for each in found] == [False] * 10 + [True, False]  # one case is enough
+
+
+def test_what_is_wrong_already_is_not_asked_for(weighed: list[Any]) -> None:
+    found = [half([0.0])] * 9 + [half([0.5]), half([2.0])]
+    assert [each.fails for each in hold(found, found)] == [False] * 10 + [True]
+    assert not weighed
+
+
+def test_of_what_is_rounded_inside_the_scatter_decides_at_extreme_cases(
+    weighed: list[Any],
+) -> None:
+    extreme, within = half([0.5]), half([0.0])
+    found = [half([0.1]) for _ in range(9)] + [extreme, within]
+    assert [each.fails for each in hold(found, [extreme, within])] == [False] * 9 + [True, False]
+    assert [(each, distance) for each, *_, distance in weighed] == [(extreme, IN_HALF)]
+    weighed.clear()
+    hold(found, [within])
+    assert [each for each, *_ in weighed] == [within]
+
+
+def test_tiny_results_and_cases_in_float32_are_not_asked_for(weighed: list[Any]) -> None:
+    tiny, single = half([0.0], value=2.0**-5), half([0.0])
+    single = single._replace(
+        case=single.case._replace(arguments={"w": np.ones(2, np.float32), "x": np.ones(2)})
+    )
+    found = [half([0.1]) for _ in range(9)] + [tiny, single]
+    hold(found, [tiny, single])
+    assert not weighed
+    hold([*found, large := half([0.0], value=2.0**-4)], [large])
+    assert [each for each, *_ in weighed] == [large]
+
+
+# The loss and the prediction.
+
+
+def test_a_loss_that_its_own_rounding_shows_to_be_wrong_is_another_one() -> None:
+    true, limits = {"w": np.ones(2), "loss": 1.0}, {"w": np.ones(2), "loss": 1.0}
+    right = state_compared({"w": [1.0, 1.0], "loss": 1.5}, true, limits)
+    wrong = state_compared({"w": [1.0, 1.0], "loss": 1.5}, true, limits | {"loss": 0.1})
+    subject = state_subject(state_case(true, limits))
+    found = find_new_difference(subject, [right, right], [right, wrong])
+    assert found is not None
+    assert found.name == "forward-differs"
+    assert find_new_difference(subject, [wrong, right], [wrong, right]) is None
+
+
+def in_half(case: Case) -> Case:
+    """The case, with a bound of 1/16 in float16."""
+    assert case.truth is not None
+    known = case.truth
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        found = known(dtype, names)
+        if dtype != np.float16:
+            return found
+        return found._replace(
+            allowed={n: np.full(v.shape, 0.0625) for n, v in found.values.items()}
+        )
+
+    return case._replace(truth=truth)
+
+
+@pytest.mark.parametrize("wrong_at", [11, 12])
+def test_a_loss_in_half_precision_that_is_wrong_at_one_case_disagrees(wrong_at: int) -> None:
+    def gradients(w: Any) -> Any:
+        wrong = 1.03 if w[0] == 1 + wrong_at / 64 else 1.0
+        return {"w": w, "loss": np.float16(w[0] * w[1] * wrong)}
+
+    cases = [in_half(case_at(1 + k / 64)) for k in range(12)]
+    report = judge(gradients, Squares(cases), "")
+    expected = Verdict.DISAGREES if wrong_at < 12 else Verdict.AGREES
+    assert report.verdict is expected, str(report)
+    assert [each.name for each in report.mistakes] == ["forward-differs"] * (wrong_at < 12)
+    assert report.parameters["loss"].verdict is expected
+
+
+# A format that errors alone tell.
+
+
+@pytest.mark.parametrize(
+    ("halves", "of_all", "said"),
+    [(0, 1, True), (1, 1, False), (1, 2, False), (1, 3, True), (2, 4, False)],
+)
+def test_half_of_the_gradients_have_the_digits_of_the_format_that_errors_tell(
+    halves: int, of_all: int, said: bool
+) -> None:
+    exact = np.random.default_rng(0).normal(size=8)
+    submitted = {
+        f"w{k}": exact.astype(np.float16).astype(float) if k < halves else exact
+        for k in range(of_all)
+    }
+    found = state_compared(submitted, submitted, dict.fromkeys(submitted, np.ones(8)))
+    doubts = [*doubt_format([found, found])]
+    assert len(doubts) == said
+    assert all("your results do not have its digits" in each for each in doubts)
+
+
+# Cells.
+
+MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
+WRONG: dict[str, tuple[str, Callable[[tuple[int, ...]], bool]]] = {
+    "nowhere": ("W", lambda sizes: False),
+    "for B > 32": ("W", lambda sizes: sizes[1] > 32),
+    "for H > 32": ("W", lambda sizes: sizes[3] > 32),
+    "where all sizes are 1": ("W", lambda sizes: max(sizes) == 1),
+    "for T > 30": ("W", lambda sizes: sizes[0] > 30),
+}
+
+
+def computed_in(dtype: Any, cell: str, where: str) -> Any:
+    """A derivation computed in this format, and returned in float16, 5 % off somewhere."""
+
+    wrong, is_wrong = WRONG[where]
+
+    def derive(params: Any, *arrays: Any) -> Any:
+        module = MODULES[cell]
+        x, y, *_ = arrays
+        with np.errstate(over="ignore"):
+            given = module.Params(*(w.astype(dtype) for w in params))
+            found = module.value_and_grad(given, *(a.astype(dtype) for a in arrays))[1]
+        every = {n: v for n, v in found._asdict().items() if v is not None and n != "x"}
+        if is_wrong((*x.shape, params.V.shape[1], y.shape[1])):
+            every[wrong] = every[wrong] * dtype(1.05)
+        with np.errstate(over="ignore"):
+            return {name: value.astype(np.float16) for name, value in every.items()}
+
+    def take(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        return derive(params, x, y, h0)
+
+    def take_both(params: Any, x: Any, y: Any, h0: Any, c0: Any) -> Any:
+        return derive(params, x, y, h0, c0)
+
+    return take_both if cell == "lstm" else take
+
+
+@pytest.mark.rest
+@pytest.mark.table(3)
+@pytest.mark.extreme
+@pytest.mark.parametrize(
+    ("dtype", "where", "cell"),
+    [
+        (dtype, *each)
+        for each in by_turns([*WRONG], [*MODULES])
+        for dtype in (np.float16, np.float32, np.float64)
+        # One ŷ − y of float16 is nearly zero there, and scatters as widely as the mistake.
+        if dtype is not np.float16 or each[0] != "where all sizes are 1"
+    ],
+)
+def test_five_per_cent_are_seen_at_the_sizes_where_they_are_wrong(
+    dtype: Any, where: str, cell: str
+) -> None:
+    report = verify(computed_in(dtype, cell, where), model=cell, examples=30)
+    expected = Verdict.AGREES if where == "nowhere" else Verdict.DISAGREES
+    assert report.verdict is expected, str(report)
+    wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+    assert wrong == ([] if where == "nowhere" else [WRONG[where][0]])
