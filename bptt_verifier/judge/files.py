@@ -34,7 +34,11 @@ from bptt_verifier.judge.candidates import (
 )
 from bptt_verifier.judge.first_states import find_states
 from bptt_verifier.judge.listed_results import take_listed
-from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient, shares_data
+from bptt_verifier.judge.loss_and_gradient import (
+    find_loss_and_gradient,
+    shares_data,
+    takes_separately,
+)
 from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
@@ -42,13 +46,10 @@ from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.kept_state import hold_globals, hold_space
 from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
-from bptt_verifier.program.own_classes import (
-    BACKWARD,
-    FORWARD,
-    LOSS,
-)
+from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS
 from bptt_verifier.program.own_code import OwnCode
 from bptt_verifier.program.own_results import PARAMS, is_array, is_number
+from bptt_verifier.program.separate_parameters import find_arguments, list_settings
 from bptt_verifier.program.source_file import (
     COMPUTING_LOSS,
     Definitions,
@@ -216,6 +217,9 @@ def read_any(
         loss = announce(find_function(module, "loss", file), COMPUTING_LOSS)
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
+        separate = takes_separately(defined, name)
+        if separate and find_arguments(function, list_settings(module.params)[0]) is None:
+            raise ValueError(describe_arguments(file, defined, name))
         gradients = announce(take_listed(function, module.params), f"a call of {name}")
         if name != "gradients" and is_number_alone(gradients, module.params):
             raise ValueError(describe_lone_loss(file, defined, name))
@@ -256,6 +260,15 @@ def is_number_alone(gradients: Callable[..., Any], params: Any) -> bool:
     return entries > 1 and not isinstance(found, Failure | Mapping) and is_number(to_arrays(found))
 
 
+def describe_arguments(file: Path, defined: Definitions, name: str) -> str:
+    """Say that a function does not take the parameters, and what it should take."""
+    number = count_required(defined, name)
+    return (
+        f"FILE: expected {name}(params) in {file}, found {number} arguments without a default; let "
+        "it take the parameters alone, or each by its name in params, and find the data in the file"
+    )
+
+
 def choose_kind(
     file: Path, defined: Definitions, name: str | None, own: bool | None
 ) -> tuple[str, str]:
@@ -287,6 +300,8 @@ def choose_kind(
             return OWN, name
         if shares_data(defined, name):
             return CODE, f"loss,{name}"
+        if complete and takes_separately(defined, name):
+            return OWN, name
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
             return CODE, name
         first = [*defined.functions[name].args.posonlyargs, *defined.functions[name].args.args][:1]
@@ -297,15 +312,12 @@ def choose_kind(
     if "gradients" in defined.names or (not defined.complete and not list_candidates(defined)):
         if shares_data(defined, "gradients"):
             return CODE, "loss,gradients"
-        if complete and (own or number in (None, 1)):
+        if complete and (own or number in (None, 1) or takes_separately(defined, "gradients")):
             return OWN, "gradients"
         if number is not None and number < 3 and "gradients" in list_candidates(defined):
             return CODE, "gradients"
         if complete and number in (0, 2):
-            raise ValueError(
-                f"FILE: expected gradients(params) in {file}, found {number} arguments without a "
-                "default; let it take the parameters alone, and find the data in the file"
-            )
+            raise ValueError(describe_arguments(file, defined, "gradients"))
         if own or (number == 1 and not takes_three(defined, "gradients")):
             missing = [n for n in ("params", "loss") if not defined.defines(n)]
             remedy = "" if number == 1 else ", or leave out --own for a derivation"

@@ -56,6 +56,15 @@ def shares_data(defined: Definitions, gradient: str) -> bool:
     return given or not {"loss", gradient}.isdisjoint(defined.calls)
 
 
+def takes_separately(defined: Definitions, gradient: str) -> bool:
+    """True if a function may take each parameter as an argument of its own, as `loss` does."""
+    if not {"loss", gradient} <= {*defined.functions}:
+        return False
+    first, second = (list_needed(defined.functions[each]) for each in ("loss", gradient))
+    first = [name for name in first if name != "xp"]
+    return len(second) > 1 and {*first} == {*second} and second[0].lower() not in PARAMS[:4]
+
+
 def names_gradient(name: str, defined: Definitions) -> bool:
     """True for the name of a function that returns gradients: of a word, or d and another."""
     lower = name.lower()

@@ -1,4 +1,4 @@
-"""Parameters that are one array, as a minimiser takes them, and functions of that."""
+"""Parameters that are one array, as a minimiser takes them, or arguments of their own."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -8,6 +8,7 @@ import numpy as np
 
 from bptt_verifier.program.leaves import is_scalar
 from bptt_verifier.program.own_results import is_float_array
+from bptt_verifier.program.separate_parameters import join_parameters
 
 NAME = "params"  # of the array
 
@@ -17,8 +18,10 @@ def name_lone_array(
 ) -> tuple[Callable[[Any], Any], Callable[..., Any], Any]:
     """Make the functions of a dict with one array from those of the array; others stay as they are.
 
-    The gradient may be returned alone, or in a pair with the loss.
+    The gradient may be returned alone, or in a pair with the loss. Functions of which each array is
+    an argument of its own are made functions of all as well.
     """
+    gradients, loss, params = join_parameters(gradients, loss, params)
     if not (is_float_array(params) and callable(gradients) and callable(loss)):
         return gradients, loss, params
 

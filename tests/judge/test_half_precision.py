@@ -15,10 +15,13 @@ from bptt_verifier.judge.half_precision import (
     find_new_difference,
     find_rounding,
     hold_to_one_rounding,
+    is_far_from_underflow,
     is_rounded_once,
 )
 from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.subject import Compared
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.scatter import FAR, IN_HALF
@@ -156,6 +159,12 @@ def test_beyond_eight_roundings_the_scatter_decides(weighed: list[Any]) -> None:
     assert [each.fails for each in found] == [False] * 10 + [True, False]  # one case is enough
 
 
+def test_one_entry_beyond_them_is_enough(weighed: list[Any]) -> None:
+    found = [half([0.0, 0.0])] * 9 + [half([0.0, 0.5])]
+    assert hold(found)[9].fails
+    assert [each.allowed["w"].tolist() for each, *_ in weighed] == [[1.0, 1.0]]  # not held to less
+
+
 def test_what_is_wrong_already_is_not_asked_for(weighed: list[Any]) -> None:
     found = [half([0.0])] * 9 + [half([0.5]), half([2.0])]
     assert [each.fails for each in hold(found, found)] == [False] * 10 + [True]
@@ -172,6 +181,22 @@ def test_of_what_is_rounded_inside_the_scatter_decides_at_extreme_cases(
     weighed.clear()
     hold(found, [within])
     assert [each for each, *_ in weighed] == [within]
+
+
+@pytest.mark.parametrize(
+    ("largest", "infinite", "far"),
+    [(24 * 2.0**-15, False, True), (23.9 * 2.0**-15, False, False), (1.0, True, False)],
+)
+def test_a_result_of_a_cell_is_far_from_what_all_its_terms_may_lose(
+    largest: float, infinite: bool, far: bool
+) -> None:
+    problem = with_values(
+        np.random.default_rng(0), Sizes(T=2, B=3, D=5, H=4, O=7), cell="rnn", option="tanh"
+    )
+    found = half([0.0, np.inf if infinite else 0.0], value=largest)
+    found.values["w"][1] = 0.0
+    found = found._replace(case=found.case._replace(point=problem))
+    assert is_far_from_underflow("w", found) is far
 
 
 def test_tiny_results_and_cases_in_float32_are_not_asked_for(weighed: list[Any]) -> None:

@@ -334,7 +334,7 @@ def test_the_functions_of_one_array_are_those_of_the_package_and_others_the_user
     gradients, loss, params = name_lone_array(*given)
     assert {gradients.__module__, loss.__module__} == {name_lone_array.__module__}
     assert [*params] == ["params"]
-    named = differentiate_quotient, quotient, {"w": np.ones(2)}
+    named = differentiate_quotient, quotient, {"v": np.ones(2)}
     assert name_lone_array(*named) == named
 
 
