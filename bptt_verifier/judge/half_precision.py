@@ -5,13 +5,13 @@ the results alone are rounded, what is beyond that in another case is asked for 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from bptt_verifier.judge.comparisons import find_forward_difference
 from bptt_verifier.judge.neighbours import (
+    ask_neighbours,
     has_format,
     is_half,
     is_half_precision,
@@ -23,10 +23,13 @@ from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import compare
-from bptt_verifier.tolerance.scatter import FAR, IN_HALF
+from bptt_verifier.tolerance.scatter import FAR, IN_HALF, NEIGHBOURS
 
 SEVERAL = 8  # cases that show it, at least
 BEYOND = 8  # roundings of the result are more than formulas with a few further ones make
+LONE = (NEIGHBOURS + 1) ** 0.5  # times the limit of a mean is that of one error
+SURE = 3  # times what the scatter explains is a mistake for certain
+MOST_TERMS = 512  # of one sign, of which the mean is 4 units of float16's sum or more
 FAR_ABOVE = 2**10  # times what underflow may take
 
 Limits = tuple[Array, Array]  # what float32 allows, and one rounding of a result in it
@@ -78,30 +81,98 @@ def decide_by_scatter(
     held: Sequence[Compared],
     rounding: Rounding,
     extreme: Sequence[Case],
-) -> list[Compared]:
+) -> tuple[list[Compared], list[str]]:
     """Decide by scatter where results that are rounded once have errors beyond a few roundings.
 
-    Their neighbours are nearer, as rounding at the end is drawn anew there as well.
-    It decides on those that are rounded inside in the cases that are `extreme`, where the result is
-    far from what underflows; a case in float32 rounds as one in float64 does. A result that is
-    wrong elsewhere is not asked for.
+    Their neighbours are nearer, as rounding at the end is drawn anew there as well. It decides on
+    those that are rounded inside in the cases that are `extreme`, where the result is far from what
+    underflows; a case in float32 rounds as one in float64 does. What is beyond it by little there
+    is no mistake, and a doubt, the second result. A result that is wrong elsewhere is not asked
+    for, nor is a sum of many terms.
     """
-    decided = list(held)
+    decided, doubts = list(held), list[str]()
     entries = sum(value.size for found in held for value in found.submitted.values())
     wrong = {name for found in held for name in list_failing(found)}
     for i, found in enumerate(held):
-        known, others = rounding.list_known(i), list[str]()
-        beyond = [n for n in known if np.any(find_errors(found, n) > find_limit(rounding, i, n))]
+        known = rounding.list_known(i)
+        asked = [
+            n
+            for n in rounding.limits[i]
+            if n not in wrong and has_few_terms(n, found, inside=n not in known)
+        ]
+        beyond = [
+            name for name in asked
+            if name in known and np.any(find_errors(found, name) > find_limit(rounding, i, name))
+        ]  # fmt: skip
+        if beyond:
+            decided[i] = weigh(attempt, subject, found, beyond, entries, decisive=True, of_half=FAR)
+            for name in beyond:
+                errors, most = find_errors(found, name), LONE * decided[i].allowed[name]
+                if np.any(errors > most):  # which the neighbours do not have
+                    limit = np.minimum(found.allowed[name], find_limit(rounding, i, name))
+                    decided[i] = allow(decided[i], name, limit)
         if not found.case.single and any(found.case is each for each in extreme):
-            rest = (name for name in rounding.limits[i] if name not in known)
+            rest = (name for name in asked if name not in known)
             others = [name for name in rest if is_far_from_underflow(name, found)]
-        for names, distance in ((beyond, FAR), (others, IN_HALF)):
-            asked = [name for name in names if name not in wrong]
-            if asked:
-                deciding = partial(weigh, decisive=True, of_half=distance)
-                decided[i] = deciding(attempt, subject, decided[i], asked, entries)
-                wrong |= {*list_failing(decided[i])}
-    return decided
+            if others:
+                before = decided[i]
+                decided[i] = weigh(attempt, subject, before, others, entries, decisive=True)
+                failing = [name for name in others if name in list_failing(decided[i])]
+                times = measure_excess(attempt, subject, decided[i], failing)
+                for name in failing:
+                    if times[name] < SURE:
+                        decided[i] = allow(decided[i], name, before.allowed[name])
+                slight = [name for name in failing if 1 < times[name] < SURE]
+                if slight:
+                    doubts.append(describe_slight(slight, found))
+        wrong |= {*list_failing(decided[i])}
+    return decided, doubts
+
+
+def measure_excess(
+    attempt: Try, subject: Subject, found: Compared, names: Sequence[str]
+) -> dict[str, float]:
+    """Measure how many times errors are what is allowed, at entries that follow the true ones.
+
+    An entry that does not move as the true one does at the neighbours has lost its digits, as where
+    a unit is saturated, and may be rounded alike at all of them.
+    """
+    asked = ask_neighbours(attempt, subject, found.case, IN_HALF) if names else []
+    times = {}
+    for name in names:
+        near = [each for each in asked if name in each.submitted]
+        yours, true = (
+            np.stack([values[name].astype(np.float64) for values in every])
+            for every in ([each.submitted for each in near], [each.values for each in near])
+        )
+        with np.errstate(all="ignore"):
+            follows = (yours - true).std(axis=0) < true.std(axis=0) / 2
+            beyond = np.abs((yours - true).mean(axis=0)) / found.allowed[name]
+        times[name] = float(np.max(np.where(follows, beyond, 0.0)))
+    return times
+
+
+def describe_slight(names: Sequence[str], found: Compared) -> str:
+    """Say that errors are beyond their scatter by little."""
+    return (
+        f"In half precision, errors of {', '.join(names)} are beyond what their scatter explains "
+        f"with {found.case.label}, by less than {SURE} times: rounding to one side errs so, as "
+        "toward zero, and so may a mistake."
+    )
+
+
+def has_few_terms(name: str, found: Compared, *, inside: bool) -> bool:
+    """Tell whether a result is no sum of many terms in half precision.
+
+    Where they are of one sign, as those of a loss, and added up one by one, the sum hardly grows at
+    last, at the neighbours as well. Gradients are such sums if numbers are rounded `inside`.
+    """
+    point = found.case.point
+    if not isinstance(point, Problem):
+        return True
+    T, B, _, _, O = point.sizes
+    terms = B * O if name == "loss" else T * B if inside else 1
+    return bool(terms <= MOST_TERMS)
 
 
 def is_far_from_underflow(name: str, found: Compared) -> bool:

@@ -459,7 +459,7 @@ class SubjectJudgement(Judgement):
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         held, by_scatter = settled, (self.attempt, self.subject, settled, rounding, self.extreme)
-        settled = decide_by_scatter(*by_scatter)
+        settled, slight = decide_by_scatter(*by_scatter)
         differs = find_new_difference(self.subject, held, settled)
         if differs is not None:
             self.compared = settled[:count]
@@ -484,7 +484,7 @@ class SubjectJudgement(Judgement):
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)
             return report._replace(notes=(*early, *where, *report.notes))
-        doubts = list(() if kept is None else kept.doubts)
+        doubts = [*slight, *(() if kept is None else kept.doubts)]
         if self.inferred and is_half(self.precision):
             doubts += doubt_format(settled)
         if doubts:

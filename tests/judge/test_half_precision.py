@@ -14,19 +14,26 @@ from bptt_verifier.judge.half_precision import (
     doubt_format,
     find_new_difference,
     find_rounding,
+    has_few_terms,
     hold_to_one_rounding,
     is_far_from_underflow,
     is_rounded_once,
+    measure_excess,
 )
 from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference.case import Case, Truth
-from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.comparison import Verdict, compare
 from bptt_verifier.tolerance.scatter import FAR, IN_HALF
 from tests.support.squares import Squares, case_at
-from tests.support.stated_cases import state_case, state_compared, state_subject
+from tests.support.stated_cases import (
+    state_case,
+    state_compared,
+    state_subject,
+    subject_with_neighbours,
+)
 
 UNIT, LEAST = 2.0**-11, 2.0**-24
 FINE = 2.0**-24
@@ -118,69 +125,100 @@ def test_all_results_are_rounded_once_or_none_is(
 # What is held to it.
 
 
-@pytest.fixture
-def weighed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The cases and names whose scatter is asked for; what errs by 1/2 there is wrong."""
-    asked: list[Any] = []
+class Weighed:
+    """The cases and names whose scatter is asked for; by it, what errs by 1/2 is wrong."""
+
+    def __init__(self) -> None:
+        self.asked = list[Any]()
+        self.mean: float | None = None  # of the errors at the neighbours; that at the case if None
+        self.limit = 0.2
+        self.followed = 1.0  # times the error, at entries that follow the true ones
 
     def weigh(
-        attempt: Any, subject: Any, found: Compared, names: Any, entries: int, **options: Any
+        self,
+        attempt: Any,
+        subject: Any,
+        found: Compared,
+        names: Any,
+        entries: int,
+        decisive: bool,
+        of_half: float = IN_HALF,
     ) -> Compared:
-        assert (attempt, subject, options.pop("decisive")) == ("attempt", "subject", True)
-        asked.append((found, names, entries, options.pop("of_half")))
-        assert not options
-        return half(found.submitted["w"] - found.values["w"], allowed=0.4)
+        assert (attempt, subject, decisive) == ("attempt", "subject", True)
+        self.asked.append((found, names, entries, of_half))
+        errors = found.submitted["w"] - found.values["w"]
+        mean = np.abs(errors if self.mean is None else np.full_like(errors, self.mean))
+        limit = np.full_like(errors, self.limit)
+        again = compare("w", found.submitted["w"], found.values["w"], limit, mean)
+        return found._replace(comparisons=[again], allowed={"w": limit})
 
-    monkeypatch.setattr(half_precision, "weigh", weigh)
-    return asked
+    def measure(self, attempt: Any, subject: Any, found: Compared, names: Any) -> dict[str, float]:
+        assert (attempt, subject) == ("attempt", "subject")
+        return dict.fromkeys(names, self.followed * found.comparisons[0].error)
 
 
-def hold(found: list[Compared], extreme: Any = ()) -> list[Compared]:
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> Weighed:
+    weighed = Weighed()
+    monkeypatch.setattr(half_precision, "measure_excess", weighed.measure)
+    monkeypatch.setattr(half_precision, "weigh", weighed.weigh)
+    return weighed
+
+
+def hold_and_doubt(found: list[Compared], extreme: Any = ()) -> tuple[list[Compared], list[str]]:
     attempt: Any = "attempt"
     subject: Any = "subject"
     held, rounding = hold_to_one_rounding(found)
     return decide_by_scatter(attempt, subject, held, rounding, [each.case for each in extreme])
 
 
-def test_all_cases_are_held_to_eight_roundings_where_most_show_one(weighed: list[Any]) -> None:
+def hold(found: list[Compared], extreme: Any = ()) -> list[Compared]:
+    held, doubts = hold_and_doubt(found, extreme)
+    assert not doubts
+    return held
+
+
+def test_all_cases_are_held_to_eight_roundings_where_most_show_one(weighed: Weighed) -> None:
     limit = FINE + 8 * (UNIT * (1 + FINE) + LEAST)
     near = half([limit])
     found = hold([half([0.0])] * 9 + [near, half([0.0], allowed=2.0**-20)])
-    assert not weighed
+    assert not weighed.asked
     assert [float(each.allowed["w"][0]) for each in found] == [limit] * 10 + [2.0**-20]
     assert found[9].comparisons[0].error == 1
 
 
-def test_beyond_eight_roundings_the_scatter_decides(weighed: list[Any]) -> None:
+def test_beyond_eight_roundings_the_scatter_decides(weighed: Weighed) -> None:
     small, large, other = half([0.01]), half([0.5]), half([-0.5])
     found = hold([half([0.0])] * 9 + [small, large, other])
-    assert [each[:2] for each in weighed] == [(small, ["w"]), (large, ["w"])]
-    assert {each[2:] for each in weighed} == {(12, FAR)}
+    assert [each[:2] for each in weighed.asked] == [(small, ["w"]), (large, ["w"])]
+    assert {each[2:] for each in weighed.asked} == {(12, FAR)}
     assert [each.fails for each in found] == [False] * 10 + [True, False]  # one case is enough
 
 
-def test_one_entry_beyond_them_is_enough(weighed: list[Any]) -> None:
+def test_one_entry_beyond_them_is_enough(weighed: Weighed) -> None:
     found = [half([0.0, 0.0])] * 9 + [half([0.0, 0.5])]
     assert hold(found)[9].fails
-    assert [each.allowed["w"].tolist() for each, *_ in weighed] == [[1.0, 1.0]]  # not held to less
+    assert [each.allowed["w"].tolist() for each, *_ in weighed.asked] == [
+        [1.0, 1.0]
+    ]  # not held to less
 
 
-def test_what_is_wrong_already_is_not_asked_for(weighed: list[Any]) -> None:
-    found = [half([0.0])] * 9 + [half([0.5]), half([2.0])]
+def test_what_is_wrong_already_is_not_asked_for(weighed: Weighed) -> None:
+    found = [half([0.0])] * 9 + [half([0.7]), half([2.0])]
     assert [each.fails for each in hold(found, found)] == [False] * 10 + [True]
-    assert not weighed
+    assert not weighed.asked
 
 
 def test_of_what_is_rounded_inside_the_scatter_decides_at_extreme_cases(
-    weighed: list[Any],
+    weighed: Weighed,
 ) -> None:
-    extreme, within = half([0.5]), half([0.0])
+    extreme, within = half([0.7]), half([0.0])
     found = [half([0.1]) for _ in range(9)] + [extreme, within]
     assert [each.fails for each in hold(found, [extreme, within])] == [False] * 9 + [True, False]
-    assert [(each, distance) for each, *_, distance in weighed] == [(extreme, IN_HALF)]
-    weighed.clear()
+    assert [(each, distance) for each, *_, distance in weighed.asked] == [(extreme, IN_HALF)]
+    weighed.asked.clear()
     hold(found, [within])
-    assert [each for each, *_ in weighed] == [within]
+    assert [each for each, *_ in weighed.asked] == [within]
 
 
 @pytest.mark.parametrize(
@@ -199,16 +237,97 @@ def test_a_result_of_a_cell_is_far_from_what_all_its_terms_may_lose(
     assert is_far_from_underflow("w", found) is far
 
 
-def test_tiny_results_and_cases_in_float32_are_not_asked_for(weighed: list[Any]) -> None:
+def test_tiny_results_and_cases_in_float32_are_not_asked_for(weighed: Weighed) -> None:
     tiny, single = half([0.0], value=2.0**-5), half([0.0])
     single = single._replace(
         case=single.case._replace(arguments={"w": np.ones(2, np.float32), "x": np.ones(2)})
     )
     found = [half([0.1]) for _ in range(9)] + [tiny, single]
     hold(found, [tiny, single])
-    assert not weighed
+    assert not weighed.asked
     hold([*found, large := half([0.0], value=2.0**-4)], [large])
-    assert [each for each, *_ in weighed] == [large]
+    assert [each for each, *_ in weighed.asked] == [large]
+
+
+def test_an_error_at_the_case_that_no_neighbour_has_is_a_mistake(weighed: Weighed) -> None:
+    weighed.mean, weighed.limit = 0.0, 0.1
+    for error, wrong in ((0.1 * 17**0.5, False), (0.1001 * 17**0.5, True)):
+        found = hold([half([0.0, 0.0])] * 9 + [half([0.0, error])])[9]
+        assert found.fails is wrong
+        if wrong:
+            limit = FINE + 8 * (UNIT * (1 + FINE) + LEAST)
+            assert found.allowed["w"].tolist() == [limit, limit]
+            assert found.comparisons[0].error == pytest.approx(error / limit)
+    (*_, tight) = hold([half([0.0])] * 9 + [half([0.5], allowed=2.0**-12)])
+    assert tight.allowed["w"].tolist() == [2.0**-12]  # it failed before, and was not asked for
+
+
+def test_what_is_rounded_inside_is_no_mistake_if_it_is_beyond_by_little(weighed: Weighed) -> None:
+    weighed.limit = 0.125
+    extreme = [half([error]) for error in (0.125, 0.25, 0.375)]
+    found, doubts = hold_and_doubt([half([0.1]) for _ in range(9)] + extreme, extreme)
+    assert [each.fails for each in found] == [False] * 11 + [True]
+    assert [each.allowed["w"].tolist() for each in found[9:]] == [[0.125], [1.0], [0.125]]
+    assert len(doubts) == 1
+    assert doubts[0].startswith("In half precision, errors of w are beyond what their scatter")
+    assert "with a case, by less than 3 times" in doubts[0]
+
+
+def test_entries_that_do_not_follow_the_true_ones_are_no_mistake(weighed: Weighed) -> None:
+    weighed.followed = 0.0
+    lost = half([0.9])
+    found = hold([half([0.1]) for _ in range(9)] + [lost], [lost])
+    assert [each.fails for each in found] == [False] * 10
+    assert found[9].allowed["w"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("kept", "moved", "times"), [(0.04, 1.0, 4.0), (0.04, 0.4, 0.0), (-0.01, 1.0, 1.0)]
+)
+def test_errors_count_at_entries_that_move_as_the_true_ones_do(
+    kept: float, moved: float, times: float
+) -> None:
+    def attempt(case: Case) -> Compared:
+        k, distance = case.point
+        assert distance == IN_HALF
+        true = np.array([1.0, 1.0]) + (-1) ** k * np.array([0.1, 0.0])
+        yours = true + kept - (1 - moved) * (true - 1)
+        return state_compared({"w": yours}, {"w": true}, {"w": [0.01, 0.01]}, np.float16)
+
+    found = state_compared({"w": [1.0, 1.0]}, {"w": [1.0, 1.0]}, {"w": [0.01, 0.01]}, np.float16)
+    measured = measure_excess(attempt, subject_with_neighbours(), found, ["w"])
+    assert measured == {"w": pytest.approx(times)}
+    assert measure_excess(attempt, subject_with_neighbours(), found, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "inside", "few"),
+    [
+        ("loss", (1, 64, 8), False, True), ("loss", (1, 57, 9), False, False),
+        ("loss", (600, 1, 1), True, True), ("w", (64, 8, 1), True, True),
+        ("w", (57, 9, 1), True, False), ("w", (57, 9, 1), False, True),
+    ],
+)  # fmt: skip
+def test_sums_of_more_than_512_terms_are_not_asked_for(
+    name: str, sizes: tuple[int, int, int], inside: bool, few: bool
+) -> None:
+    T, B, O = sizes
+    rng = np.random.default_rng(0)
+    problem = with_values(rng, Sizes(T=T, B=B, D=1, H=1, O=O), cell="rnn", option="tanh")
+    found = half([0.0])
+    assert has_few_terms(name, found, inside=inside)
+    found = found._replace(case=found.case._replace(point=problem))
+    assert has_few_terms(name, found, inside=inside) is few
+
+
+def test_a_sum_of_many_terms_that_is_rounded_inside_decides_nothing(weighed: Weighed) -> None:
+    rng = np.random.default_rng(0)
+    problem = with_values(rng, Sizes(T=57, B=9, D=1, H=1, O=1), cell="rnn", option="tanh")
+    large = half([0.9])
+    large = large._replace(case=large.case._replace(point=problem))
+    assert not hold([half([0.1]) for _ in range(9)] + [large], [large])[9].fails
+    assert not weighed.asked
+    assert hold([half([0.0])] * 9 + [large], [large])[9].fails
 
 
 # The loss and the prediction.
