@@ -30,6 +30,7 @@ BEYOND = 8  # roundings of the result are more than formulas with a few further 
 LONE = (NEIGHBOURS + 1) ** 0.5  # times the limit of a mean is that of one error
 SURE = 3  # times what the scatter explains is a mistake for certain
 MOST_TERMS = 512  # of one sign, of which the mean is 4 units of float16's sum or more
+SPARSE = 0.5  # of the inputs are zero, and more, where they are pulses
 FAR_ABOVE = 2**10  # times what underflow may take
 
 Limits = tuple[Array, Array]  # what float32 allows, and one rounding of a result in it
@@ -113,7 +114,7 @@ def decide_by_scatter(
                     decided[i] = allow(decided[i], name, limit)
         if not found.case.single and any(found.case is each for each in extreme):
             rest = (name for name in asked if name not in known)
-            others = [name for name in rest if is_far_from_underflow(name, found)]
+            others = [n for n in rest if is_far_from_underflow(n, found) and not has_pulses(found)]
             if others:
                 before = decided[i]
                 decided[i] = weigh(attempt, subject, before, others, entries, decisive=True)
@@ -173,6 +174,15 @@ def has_few_terms(name: str, found: Compared, *, inside: bool) -> bool:
     T, B, _, _, O = point.sizes
     terms = B * O if name == "loss" else T * B if inside else 1
     return bool(terms <= MOST_TERMS)
+
+
+def has_pulses(found: Compared) -> bool:
+    """Tell whether a problem has a few inputs beside zeros, which saturate the units.
+
+    A saturated unit is rounded alike at all neighbours.
+    """
+    point = found.case.point
+    return isinstance(point, Problem) and bool(SPARSE < np.mean(point.x == 0) < 1)
 
 
 def is_far_from_underflow(name: str, found: Compared) -> bool:

@@ -15,6 +15,7 @@ from bptt_verifier.judge.half_precision import (
     find_new_difference,
     find_rounding,
     has_few_terms,
+    has_pulses,
     hold_to_one_rounding,
     is_far_from_underflow,
     is_rounded_once,
@@ -328,6 +329,18 @@ def test_a_sum_of_many_terms_that_is_rounded_inside_decides_nothing(weighed: Wei
     assert not hold([half([0.1]) for _ in range(9)] + [large], [large])[9].fails
     assert not weighed.asked
     assert hold([half([0.0])] * 9 + [large], [large])[9].fails
+
+
+@pytest.mark.parametrize(("zeros", "pulses"), [(6, False), (7, True), (11, True), (12, False)])
+def test_pulses_are_a_few_inputs_beside_zeros(zeros: int, pulses: bool, weighed: Weighed) -> None:
+    rng = np.random.default_rng(0)
+    problem = with_values(rng, Sizes(T=2, B=2, D=3, H=1, O=1), cell="rnn", option="tanh")
+    problem.x.reshape(-1)[:zeros] = 0
+    found = half([0.9])
+    assert not has_pulses(found)
+    found = found._replace(case=found.case._replace(point=problem))
+    assert has_pulses(found) is pulses
+    assert hold([half([0.1]) for _ in range(9)] + [found], [found])[9].fails is not pulses
 
 
 # The loss and the prediction.
