@@ -53,13 +53,16 @@ class Rounding(NamedTuple):
 def find_rounding(settled: Sequence[Compared]) -> Rounding:
     """Find which results in half precision are rounded once, as half of the cases or more show.
 
-    None is where another result shows more: a bias may lose no more than that, whatever computes
-    it.
+    No gradient is where another one shows more: that of a bias may lose no more than that, whatever
+    computes it. The loss and the prediction say nothing of gradients.
     """
     limits = [allow_one_rounding(found) for found in settled]
     names = dict.fromkeys(name for each in limits for name in each)
     shown = {name: are_rounded_once(name, settled, limits) for name in names}
-    return Rounding(limits, () if False in shown.values() else [n for n in names if shown[n]])
+    gradients = {name for found in settled for name in found.gradients}
+    inside = any(shown[name] is False for name in gradients & names.keys())
+    once = [n for n in names if shown[n] and not (inside and n in gradients)]
+    return Rounding(limits, once)
 
 
 def hold_to_one_rounding(settled: Sequence[Compared]) -> tuple[list[Compared], Rounding]:

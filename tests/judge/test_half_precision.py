@@ -107,19 +107,23 @@ def test_half_of_the_cases_show_it_of_eight_at_least(
 
 
 @pytest.mark.parametrize(
-    ("of_v", "of_b", "names"),
-    [(0.0, 0.0, ["w", "v", "b"]), (0.1, 0.0, []), (0.0, None, ["w", "v"])],
-)
-def test_all_results_are_rounded_once_or_none_is(
-    of_v: float, of_b: float | None, names: list[str]
+    ("of_v", "of_b", "of_loss", "names"),
+    [
+        (0.0, 0.0, 0.0, ["w", "v", "b", "loss"]), (0.1, 0.0, 0.0, ["loss"]),
+        (0.0, None, 0.1, ["w", "v"]), (0.1, None, 0.1, []),
+    ],
+)  # fmt: skip
+def test_all_gradients_are_rounded_once_or_none_is_and_the_loss_by_itself(
+    of_v: float, of_b: float | None, of_loss: float, names: list[str]
 ) -> None:
-    errors = {"w": 0.0, "v": of_v, "b": of_b or 0.0}
+    errors = {"w": 0.0, "v": of_v, "b": of_b or 0.0, "loss": of_loss}
     true = {name: np.ones(1) for name in errors}
     found = state_compared(
         {n: 1 + np.array([e]) for n, e in errors.items()}, true, true, np.float16
     )
     fine = {name: np.full(1, 1.0 if name == "b" and of_b is None else FINE) for name in errors}
     found = found._replace(case=state_case(true, fine))
+    assert [*found.gradients] == ["w", "v", "b"]
     assert list(find_rounding([found] * 8).once) == names
 
 
