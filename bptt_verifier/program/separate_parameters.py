@@ -25,7 +25,9 @@ def join_parameters(
     in the order of the arguments, and so are the parameters then.
     """
     every = list_settings(params)
-    names = [find_arguments(each, every[0]) for each in (gradients, loss)]
+    # What raises when it is read stays as it is, and is refused where parameters are read.
+    found = [attempt(find_arguments, each, every[0]) for each in (gradients, loss)]
+    names = [None if isinstance(each, Failure) else each for each in found]
     first = next(filter(None, names), None)
     if first is None:
         return gradients, loss, params
