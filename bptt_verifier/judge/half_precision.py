@@ -88,49 +88,69 @@ def decide_by_scatter(
 ) -> tuple[list[Compared], list[str]]:
     """Decide by scatter where results that are rounded once have errors beyond a few roundings.
 
-    Their neighbours are nearer, as rounding at the end is drawn anew there as well. It decides on
-    those that are rounded inside in the cases that are `extreme`, where the result is far from what
-    underflows; a case in float32 rounds as one in float64 does. What is beyond it by little there
-    is no mistake, and a doubt, the second result. A result that is wrong elsewhere is not asked
-    for, nor is a sum of many terms.
+    It decides on those that are rounded inside in the cases that are `extreme`, where the result is
+    far from what underflows; a case in float32 rounds as one in float64 does. A result that is
+    wrong elsewhere is not asked for, nor is a sum of many terms. The second result are sentences on
+    what is left open.
     """
     decided, doubts = list(held), list[str]()
     entries = sum(value.size for found in held for value in found.submitted.values())
     wrong = {name for found in held for name in list_failing(found)}
     for i, found in enumerate(held):
         known = rounding.list_known(i)
-        asked = [
-            n
-            for n in rounding.limits[i]
-            if n not in wrong and has_few_terms(n, found, inside=n not in known)
-        ]
-        beyond = [
-            name for name in asked
-            if name in known and np.any(find_errors(found, name) > find_limit(rounding, i, name))
-        ]  # fmt: skip
-        if beyond:
-            decided[i] = weigh(attempt, subject, found, beyond, entries, decisive=True, of_half=FAR)
-            for name in beyond:
-                errors, most = find_errors(found, name), LONE * decided[i].allowed[name]
-                if np.any(errors > most):  # which the neighbours do not have
-                    limit = np.minimum(found.allowed[name], find_limit(rounding, i, name))
-                    decided[i] = allow(decided[i], name, limit)
+        inside = [name for name in rounding.limits[i] if name not in known]
+        limits = {name: find_limit(rounding, i, name) for name in known if name not in wrong}
+        decided[i] = decide_beyond(attempt, subject, found, limits, entries)
         if not found.case.single and any(found.case is each for each in extreme):
-            rest = (name for name in asked if name not in known)
-            others = [n for n in rest if is_far_from_underflow(n, found) and not has_pulses(found)]
-            if others:
-                before = decided[i]
-                decided[i] = weigh(attempt, subject, before, others, entries, decisive=True)
-                failing = [name for name in others if name in list_failing(decided[i])]
-                times = measure_excess(attempt, subject, decided[i], failing)
-                for name in failing:
-                    if times[name] < SURE:
-                        decided[i] = allow(decided[i], name, before.allowed[name])
-                slight = [name for name in failing if 1 < times[name] < SURE]
-                if slight:
-                    doubts.append(describe_slight(slight, found))
+            names = [name for name in inside if name not in wrong and is_testable(name, found)]
+            asked = decide_inside(attempt, subject, decided[i], names, entries)
+            decided[i], doubts = asked[0], [*doubts, *asked[1]]
         wrong |= {*list_failing(decided[i])}
     return decided, doubts
+
+
+def decide_beyond(
+    attempt: Try, subject: Subject, found: Compared, limits: Mapping[str, Array], entries: int
+) -> Compared:
+    """Decide on results that are rounded once, where an error is beyond these limits.
+
+    Neighbours are nearer than those of other results in half precision, for rounding at the end is
+    drawn anew there as well. What errs at the case alone is wrong, as at zeros that neighbours do
+    not have.
+    """
+    beyond = [
+        name for name, limit in limits.items()
+        if has_few_terms(name, found, inside=False) and np.any(find_errors(found, name) > limit)
+    ]  # fmt: skip
+    if not beyond:
+        return found
+    decided = weigh(attempt, subject, found, beyond, entries, decisive=True, of_half=FAR)
+    for name in beyond:
+        if np.any(find_errors(found, name) > LONE * decided.allowed[name]):
+            decided = allow(decided, name, np.minimum(found.allowed[name], limits[name]))
+    return decided
+
+
+def decide_inside(
+    attempt: Try, subject: Subject, found: Compared, names: Sequence[str], entries: int
+) -> tuple[Compared, list[str]]:
+    """Decide on results that are rounded inside; what is beyond their scatter by little is open."""
+    if not names:
+        return found, []
+    decided = weigh(attempt, subject, found, names, entries, decisive=True)
+    failing = [name for name in names if name in list_failing(decided)]
+    times = measure_excess(attempt, subject, decided, failing)
+    for name in failing:
+        if times[name] < SURE:
+            decided = allow(decided, name, found.allowed[name])
+    slight = [name for name in failing if 1 < times[name] < SURE]
+    return decided, [describe_slight(slight, found)] if slight else []
+
+
+def is_testable(name: str, found: Compared) -> bool:
+    """Tell whether the scatter of a result that is rounded inside may be all of its rounding."""
+    few = has_few_terms(name, found, inside=True)
+    return few and is_far_from_underflow(name, found) and not has_pulses(found)
 
 
 def measure_excess(
@@ -144,7 +164,7 @@ def measure_excess(
     asked = ask_neighbours(attempt, subject, found.case, IN_HALF) if names else []
     times = {}
     for name in names:
-        near = [each for each in asked if name in each.submitted]
+        near = [each for each in asked if name in each.submitted] or [found]
         yours, true = (
             np.stack([values[name].astype(np.float64) for values in every])
             for every in ([each.submitted for each in near], [each.values for each in near])
