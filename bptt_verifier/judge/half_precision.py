@@ -195,8 +195,9 @@ def has_few_terms(name: str, found: Compared, *, inside: bool) -> bool:
     if not isinstance(point, Problem):
         return True
     T, B, _, _, O = point.sizes
-    terms = B * O if name == "loss" else T * B if inside else 1
-    return bool(terms <= MOST_TERMS)
+    if name == "loss":
+        return bool(B * O <= MOST_TERMS)
+    return not inside or bool(T * B <= MOST_TERMS)
 
 
 def has_pulses(found: Compared) -> bool:

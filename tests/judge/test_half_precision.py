@@ -287,7 +287,8 @@ def test_entries_that_do_not_follow_the_true_ones_are_no_mistake(weighed: Weighe
 
 
 @pytest.mark.parametrize(
-    ("kept", "moved", "times"), [(0.04, 1.0, 4.0), (0.04, 0.4, 0.0), (-0.01, 1.0, 1.0)]
+    ("kept", "moved", "times"),
+    [(0.04, 1.0, 4.0), (0.04, 0.6, 4.0), (0.04, 0.4, 0.0), (-0.01, 1.0, 1.0)],
 )
 def test_errors_count_at_entries_that_move_as_the_true_ones_do(
     kept: float, moved: float, times: float
