@@ -347,6 +347,10 @@ def choose_kind(
             f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
     updating = choose_updating_method(defined) or find_loss_and_gradient(defined)
+    of_loss = updating.removeprefix("loss,")
+    alone = of_loss != updating and complete and not shares_data(defined, of_loss)
+    if alone and takes_separately(defined, of_loss):
+        return OWN, of_loss
     if updating:
         return CODE, updating
     if not (defined.functions or defined.classes):

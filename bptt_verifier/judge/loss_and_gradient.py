@@ -20,6 +20,8 @@ OTHERS = re.compile(r"check|num|finite|diff|approx|descent|train|fit|step|update
 OF_FUNCTIONS = frozenset({*LOSSES, "f", "fun", "func", "obj", "mse", "sse", "criterion"})
 PREDICTIONS = re.compile(r"(?:p|q|a|y_?hat|y_?pred|pred.*|out.*|logits?|probs?|scores?|z)$")
 
+ALL_PARAMETERS = ("params", "parameters", "weights", "theta", "model", "p")  # in one argument
+
 
 def find_loss_and_gradient(defined: Definitions) -> str:
     """Find the only loss and gradient of a file, as two names; empty where there are several."""
@@ -57,12 +59,16 @@ def shares_data(defined: Definitions, gradient: str) -> bool:
 
 
 def takes_separately(defined: Definitions, gradient: str) -> bool:
-    """True if a function may take each parameter as an argument of its own, as `loss` does."""
+    """True if a function may take each parameter as an argument of its own.
+
+    `loss` takes the same arguments, or all parameters as one.
+    """
     if not {"loss", gradient} <= {*defined.functions}:
         return False
     first, second = (list_needed(defined.functions[each]) for each in ("loss", gradient))
     first = [name for name in first if name != "xp"]
-    return len(second) > 1 and {*first} == {*second} and second[0].lower() not in PARAMS[:4]
+    alike = {*first} == {*second} or (len(first) == 1 and first[0] in ALL_PARAMETERS)
+    return alike and len(second) > 1 and second[0].lower() not in ALL_PARAMETERS
 
 
 def names_gradient(name: str, defined: Definitions) -> bool:

@@ -273,7 +273,7 @@ def read_in_order(
 
     Every shape has to fit. Where shapes fit in another order alone, the list is not read.
     """
-    loss, listed = split_loss(result)
+    loss, listed = split_loss(result, len(expected.names))
     flat = expected.paths and all(
         len(path) == 1 and isinstance(path[0], str) for path in expected.paths.values()
     )
@@ -295,11 +295,11 @@ def read_in_order(
     return None
 
 
-def split_loss(result: Any) -> tuple[dict[str, Any], Any]:
-    """Split a pair of the loss and the gradients; anything else has no loss."""
-    several = isinstance(result, tuple | list) and len(result) == 2
+def split_loss(result: Any, number: int = 1) -> tuple[dict[str, Any], Any]:
+    """Split the loss and the gradients, or a `number` of them; anything else has no loss."""
+    several = isinstance(result, tuple | list) and len(result) in (2, number + 1)
     if several and not isinstance(result[0], str | Mapping) and np.size(result[0]) == 1:
-        return {"loss": result[0]}, result[1]
+        return {"loss": result[0]}, result[1] if len(result) == 2 else result[1:]
     return {}, result
 
 

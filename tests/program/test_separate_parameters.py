@@ -177,6 +177,28 @@ def test_a_file_may_have_such_functions(name: str | None, tmp_path: Path) -> Non
     assert [mistake.name for mistake in wrong.mistakes] == ["untransposed-recurrent-weight"]
 
 
+def test_such_a_pair_needs_no_name(tmp_path: Path) -> None:
+    text = FILE.replace("ARGUMENTS", "U, W, V").replace("def gradients", "def grad_loss")
+    assert judge(text, tmp_path)
+
+
+def test_a_loss_of_all_parameters_may_be_beside_gradients_of_each(tmp_path: Path) -> None:
+    text = FILE.replace("def loss(ARGUMENTS):", "def loss(params):\n    U, W, V = params.values()")
+    assert judge(text.replace("ARGUMENTS", "U, W, V"), tmp_path)
+
+
+@pytest.mark.parametrize(("value", "agrees"), [("(w**2).sum() * b", True), ("1.0", False)])
+def test_the_loss_may_be_the_first_of_several_values(value: str, agrees: bool) -> None:
+    def derive(w: Any, b: Any) -> Any:
+        return eval(value, {"w": w, "b": b}), 2 * w * b, (w**2).sum()
+
+    report = verify_own_model(derive, loss, BY_NAME, cases=4)
+    assert bool(report) is agrees, report
+    assert ("loss" in report.parameters) is agrees
+    if not agrees:
+        assert [mistake.name for mistake in report.mistakes] == ["forward-differs"]
+
+
 def test_arguments_that_are_no_parameters_are_refused(tmp_path: Path) -> None:
     text = FILE.replace("ARGUMENTS", "A, W, V").replace("U @", "A @").replace("0 * U", "0 * A")
     with pytest.raises(ValueError, match=r"3 arguments.*each by its name in params"):
