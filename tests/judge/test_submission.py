@@ -17,6 +17,7 @@ from bptt_verifier.judge.submission import (
     ask,
     convert_results,
     find_difference,
+    make_breach,
     name_beside,
     name_results,
     read_in_order,
@@ -30,6 +31,7 @@ from bptt_verifier.judge.weights import (
     write_call,
 )
 from bptt_verifier.program.attempt import USERS, Settings
+from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Verdict
 
 EXPECTED = Expected(("U", "W"), {}, {"U": (), "W": (2,)}, np.float64)
@@ -396,3 +398,10 @@ def test_names_that_are_those_expected_are_not_said_to_be_read_in_another_way() 
     found = read_results(dict(zip("Wb", IN_ORDER, strict=True)), expected, readings)
     assert isinstance(found, dict)
     assert readings == {}
+
+
+def test_a_breach_comes_of_values_or_settings_only_where_it_is_said() -> None:
+    breach = make_breach("not-finite", "it is not finite", "a note", found=1)
+    assert (breach.of_values, breach.by_settings, breach.unread) == (False, False, False)
+    assert breach.mistake == Mistake("not-finite", "it is not finite", {"found": 1})
+    assert breach.notes == ("a note",)
