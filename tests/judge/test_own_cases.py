@@ -70,8 +70,10 @@ def test_wide_and_long_networks_are_decided_in_every_case(activation: str) -> No
 
     report = verify_own_model(gradients, loss, params, cases=12)
     assert report, str(report)
-    # Where U or V is zero, so are other gradients.
-    assert "10 of 12 cases could have shown a mistake in every gradient." in report.notes
+    # Where U or V is zero, so are other gradients. Whether a case is near a kink of relu, the last
+    # digit tells, which depends on the processor.
+    said = " of 12 cases could have shown a mistake in every gradient."
+    assert {f"10{said}", f"11{said}"} & {*report.notes}
     truncated = verify_own_model(lambda p: gradients(p, T // 2), loss, params, cases=12)
     assert truncated.verdict is Verdict.DISAGREES
 
