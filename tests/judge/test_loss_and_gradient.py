@@ -10,6 +10,7 @@ from bptt_verifier.judge.loss_and_gradient import (
     find_loss_and_gradient,
     shares_data,
     takes_parameters,
+    takes_separately,
 )
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
@@ -340,3 +341,22 @@ def test_data_may_be_rows_in_lists(tmp_path: Path) -> None:
     assert [*found.params] == ["w", "b"]
     assert not list_wrong(found)
     assert list_wrong(read_own(tmp_path, IN_LISTS.replace("db += d", "db -= d"))) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("of_loss", "of_gradient", "separate"),
+    [
+        ("W, b", "W, b", True), ("W, b", "b, W", True), ("W, b, xp", "W, b", True),
+        ("W, b", "W, c", False), ("W", "W, b", False), ("params", "W, b", True),
+        ("params, xp", "W, b", True), ("b, params", "W, b", False), ("W", "W", False),
+        ("params, x", "params, x", False), ("p, x", "p, x", False), ("w, x", "w, x", True),
+        ("x, params", "x, params", True),
+    ],
+)  # fmt: skip
+def test_each_parameter_may_be_an_argument_where_the_loss_takes_the_same_ones(
+    of_loss: str, of_gradient: str, separate: bool, tmp_path: Path
+) -> None:
+    pair = f"def loss({of_loss}): ...\ndef slopes({of_gradient}): ...\n"
+    defined = find_definitions(tmp_path, [Cell("x", pair)])
+    assert takes_separately(defined, "slopes") is separate
+    assert takes_separately(defined, "others") is False
