@@ -58,7 +58,7 @@ from bptt_verifier.reference.case import Case, FindTruth
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.comparison import find_coarsest_dtype
+from bptt_verifier.tolerance.formats import find_unit
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt import activations, losses
 
@@ -450,11 +450,11 @@ class CellSubject(Subject):
         return mistakes
 
     def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
-        """Choose all results, of the small problems first."""
+        """Choose all results, of the small problems first, in the format that judges them."""
         found = []
         for each in compared:
             gradients = {name: each.submitted[name] for name in each.gradients}
-            dtype = find_coarsest_dtype(*gradients.values())
+            dtype = max((each.dtypes[name] for name in gradients), key=find_unit)
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
 

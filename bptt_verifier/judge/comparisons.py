@@ -20,6 +20,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.bounds import is_coarser
 from bptt_verifier.tolerance.comparison import Comparison, compare, compare_all
 
 
@@ -62,7 +63,7 @@ def describe_formats(case: Case, accepted: Case) -> str:
     refused, given = (
         " and ".join({str(d): None for d in each}) for each in zip(*changed, strict=True)
     )
-    rounded = any(np.finfo(after).eps > np.finfo(before).eps for before, after in changed)
+    rounded = any(is_coarser(after, before) for before, after in changed)
     same = "the same numbers rounded to" if rounded else "the same numbers in"
     return (
         f"Your function raised an exception at parameters in {refused} ({case.label}), and not at "

@@ -38,7 +38,7 @@ from bptt_verifier.report import (
     shortest,
 )
 from bptt_verifier.report.findings import COUNTED
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype, is_coarser
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
@@ -95,13 +95,13 @@ def describe_precision(
         finest = find_coarsest_dtype(*found.case.arguments.values())
         for name in dict.fromkeys((*found.gradients, *found.submitted)):
             returned = found.submitted[name].dtype
-            if np.finfo(returned).eps > np.finfo(finest).eps:
+            if is_coarser(returned, finest):
                 coarser.setdefault(str(returned), {})[name] = None
     for dtype, returned_in in coarser.items():
-        if precision is not None and np.finfo(precision).eps > np.finfo(dtype).eps:
+        if precision is not None and is_coarser(precision, dtype):
             continue  # it is judged in that format
         which = ", ".join(returned_in)
-        if given is not None and np.finfo(given).eps >= np.finfo(dtype).eps:
+        if given is not None and describe_dtype(given).eps >= describe_dtype(dtype).eps:
             yield (
                 f"You return {dtype} numbers for {which}, as the parameters given are: judged in "
                 f"{dtype}, also where the judge draws finer ones."
@@ -154,7 +154,7 @@ def describe_hidden(
             if each.name not in telling or each.name not in found.gradients:
                 continue
             telling[each.name] += each.conclusive
-            coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
+            coarse = is_coarser(found.dtypes[each.name], finest)
             if coarse and not each.conclusive and found.values[each.name].any():
                 hidden.setdefault(found.case.label, []).append(each)
                 formats[str(np.dtype(precision or found.dtypes[each.name]))] = None

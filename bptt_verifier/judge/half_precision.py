@@ -22,6 +22,7 @@ from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.bounds import describe_dtype
 from bptt_verifier.tolerance.comparison import compare
 from bptt_verifier.tolerance.scatter import FAR, IN_HALF, NEIGHBOURS
 
@@ -29,6 +30,7 @@ SEVERAL = 8  # cases that show it, at least
 BEYOND = 8  # roundings of the result are more than formulas with a few further ones make
 LONE = (NEIGHBOURS + 1) ** 0.5  # times the limit of a mean is that of one error
 SURE = 3  # times what the scatter explains is a mistake for certain
+SIDED, TELLING = 2 / 3, 100  # of the errors have one sign, of so many at least
 MOST_TERMS = 512  # of one sign, of which the mean is 4 units of float16's sum or more
 SPARSE = 0.5  # of the inputs are zero, and more, where they are pulses
 FAR_ABOVE = 2**10  # times what underflow may take
@@ -147,6 +149,49 @@ def decide_inside(
     return decided, [describe_slight(slight, found)] if slight else []
 
 
+def excuse_one_sided(
+    compared: Sequence[Compared], settled: Sequence[Compared]
+) -> tuple[list[Compared], list[str]]:
+    """Allow for rounding to one side, as toward zero, where the scatter has decided by little.
+
+    Other gradients show it: of the errors, more than half have one sign. A gradient that is beyond
+    its scatter by more in any case is wrong. The second result are sentences on what is left open.
+    """
+    most = dict[str, float]()
+    for found in settled:
+        for each in found.comparisons:
+            if each.name in found.gradients and is_half(found.dtypes[each.name]):
+                most[each.name] = max(most.get(each.name, 0.0), each.error)
+    sided = {name for name in most if errs_to_one_side(name, compared)}
+    slight = [n for n in most if 1 < most[n] < SURE and ({*most} - {n} or {n}) & sided]
+    excused, cases = list(settled), list[Compared]()
+    for i, (before, after) in enumerate(zip(compared, settled, strict=True)):
+        for name in slight:
+            if name in list_failing(after):
+                excused[i] = allow(excused[i], name, before.allowed[name])
+                cases.append(after)
+    return excused, [describe_slight(slight, *cases)] if cases else []
+
+
+def errs_to_one_side(name: str, compared: Sequence[Compared]) -> bool:
+    """Tell whether most errors of a result have one sign, or most have the true one's or not.
+
+    Smaller entries than a sixteenth of the largest say nothing: they may underflow, or cancel.
+    """
+    above, outside = list[Array](), list[Array]()
+    for found in compared:
+        if name in found.submitted:
+            true = found.values[name]
+            errors = found.submitted[name].astype(np.float64) - true
+            large = np.abs(true) > np.max(np.abs(true)) / 16
+            large &= np.isfinite(errors) & (errors != 0)
+            above.append(errors[large] > 0)
+            outside.append((errors * true)[large] > 0)
+    signs = [np.concatenate(each) for each in (above, outside)]
+    enough = len(signs[0]) >= TELLING
+    return enough and any(not 1 - SIDED < each.mean() < SIDED for each in signs)
+
+
 def is_testable(name: str, found: Compared) -> bool:
     """Tell whether the scatter of a result that is rounded inside may be all of its rounding."""
     few = has_few_terms(name, found, inside=True)
@@ -176,12 +221,14 @@ def measure_excess(
     return times
 
 
-def describe_slight(names: Sequence[str], found: Compared) -> str:
-    """Say that errors are beyond their scatter by little."""
+def describe_slight(names: Sequence[str], found: Compared, *more: Compared) -> str:
+    """Say that errors are beyond their scatter by little, in one case or several."""
+    others = {each.case.label for each in more} - {found.case.label}
+    besides = f" and in {len(others)} more" if others else ""
     return (
         f"In half precision, errors of {', '.join(names)} are beyond what their scatter explains "
-        f"with {found.case.label}, by less than {SURE} times: rounding to one side errs so, as "
-        "toward zero, and so may a mistake."
+        f"with {found.case.label}{besides}, by less than {SURE} times: rounding to one side errs "
+        "so, as toward zero, and so may a mistake."
     )
 
 
@@ -219,7 +266,7 @@ def is_far_from_underflow(name: str, found: Compared) -> bool:
     if not isinstance(point, Problem):
         return is_half_precision(name, found)
     T, B, _, H, _ = point.sizes
-    lost = T * B * H * float(np.finfo(found.dtypes[name]).smallest_subnormal) / 2
+    lost = T * B * H * float(describe_dtype(found.dtypes[name]).smallest_subnormal) / 2
     finite = np.isfinite(found.submitted[name]).all()
     return bool(finite and np.max(np.abs(found.values[name])) >= FAR_ABOVE * lost)
 
@@ -251,7 +298,7 @@ def allow_one_rounding(found: Compared) -> dict[str, Limits]:
     fine = found.case.truth(np.float32, names).allowed
     limits = {}
     for name in names:
-        form, largest = np.finfo(found.dtypes[name]), np.abs(found.values[name]) + fine[name]
+        form, largest = describe_dtype(found.dtypes[name]), np.abs(found.values[name]) + fine[name]
         rounding = float(form.eps) / 2 * largest + float(form.smallest_subnormal)
         limits[name] = fine[name], rounding  # (N13)
     return limits

@@ -5,12 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.reference.case import Case
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype, is_coarser
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import (
     DISTANCE,
@@ -34,7 +35,8 @@ WITHIN_SPACING, FEW = 2.0**-6, 4
 # times what float32 allows. What float16 allows may be infinite.
 TYPICAL = 2.0**-10
 BY_CHANCE = 40  # binary digits that numbers of a format lack by chance, once in 2⁴⁰ cases
-FORMATS = (np.float32, np.float16)  # those that a submission may compute in without saying so
+# Those that a submission may compute in without saying so.
+FORMATS: tuple[Any, ...] = (np.float32, np.float16, bfloat16)
 
 
 def weigh(
@@ -113,7 +115,7 @@ def measure(
     subject: Subject, found: Compared, name: str, errors: Sequence[Array], entries: int
 ) -> Scatter:
     """Measure the scatter of a gradient's errors at neighbours, in the format that it has."""
-    form, size = np.finfo(found.dtypes[name]), np.abs(found.submitted[name])
+    form, size = describe_dtype(found.dtypes[name]), np.abs(found.submitted[name])
     size = size if subject.has_vanishing_steps else np.full_like(size, size.max())
     spacing = float(form.eps) * size + float(form.smallest_subnormal)
     return measure_scatter(errors, found.allowed[name], spacing, entries)
@@ -245,7 +247,7 @@ def list_failing(found: Compared) -> list[str]:
 
 def is_half(dtype: Any) -> bool:
     """Tell whether a format is coarser than float32."""
-    return bool(np.finfo(dtype).eps > np.finfo(np.float32).eps)
+    return is_coarser(dtype, np.float32)
 
 
 def is_half_precision(name: str, found: Compared) -> bool:
@@ -255,7 +257,7 @@ def is_half_precision(name: str, found: Compared) -> bool:
     if not np.isfinite(found.submitted[name]).all():
         return False
     largest = float(np.max(np.abs(found.values[name])))
-    return largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
+    return largest >= 2**10 * float(describe_dtype(dtype).smallest_normal)
 
 
 def follows_closely(
@@ -265,7 +267,7 @@ def follows_closely(
 
     The neighbours are nearer than the numbers of that format are to each other.
     """
-    distance = float(np.finfo(dtype).eps) * WITHIN_SPACING
+    distance = float(describe_dtype(dtype).eps) * WITHIN_SPACING
     asked = (attempt(subject.displace(found.case, k, distance)) for k in range(FEW))
     near = [each for each in asked if each is not None]
     for name in names if near else ():
@@ -303,7 +305,7 @@ def fill_digits(values: Array, dtype: Any) -> bool:
 
     Numbers that were computed in float64 are not, but for short ones such as 1 or 200.
     """
-    parts = np.frexp(values)[0] * 2.0 ** (np.finfo(dtype).nmant // 2)
+    parts = np.frexp(values)[0] * 2.0 ** (describe_dtype(dtype).nmant // 2)
     return are_numbers_of(values, dtype) and not np.array_equal(parts, np.rint(parts))
 
 
@@ -315,7 +317,7 @@ def have_one_spacing(values: Array, dtype: Any) -> bool:
     digit that it lacks.
     """
     parts, exponents = np.frexp(np.abs(values[values != 0]).astype(np.float64))
-    form = np.finfo(dtype)
+    form = describe_dtype(dtype)
     digits, (_, smallest) = form.nmant + 1, np.frexp(float(form.smallest_subnormal))
     whole = np.rint(parts * 2.0**digits).astype(np.int64)
     _, lowest = np.frexp((whole & -whole).astype(np.float64))
@@ -326,11 +328,17 @@ def have_one_spacing(values: Array, dtype: Any) -> bool:
 
 def is_within(found: Compared, names: Sequence[str], dtype: Any) -> bool:
     """Tell whether the errors of some results are within those allowed in a coarser format."""
-    finer = all(np.finfo(found.dtypes[name]).eps < np.finfo(dtype).eps for name in names)
+    finer = all(is_coarser(dtype, found.dtypes[name]) for name in names)
     if found.case.truth is None or not finer:
         return False
     submitted = {name: found.submitted[name] for name in names}
     return worst_of(compare_all(submitted, *found.case.truth(dtype, names))).error <= 1
+
+
+def are_all_of(found: Compared, names: Sequence[str], dtype: Any) -> bool:
+    """Tell whether results are numbers of a format that fill more than half of its digits."""
+    values = [found.submitted[name].ravel() for name in names]
+    return bool(values) and fill_digits(np.concatenate(values), dtype)
 
 
 def may_be_rounded(found: Compared, name: str) -> bool:
@@ -339,21 +347,21 @@ def may_be_rounded(found: Compared, name: str) -> bool:
     tanh a is 1 in float32 at all neighbours of an a where it is not in float64: such a result need
     not scatter.
     """
-    return any(
+    return not is_half(found.dtypes[name]) and any(
         are_numbers_of(found.submitted[name], dtype) and is_within(found, [name], dtype)
         for dtype in FORMATS
     )
 
 
-def is_rounded_to_half(found: Compared, name: str) -> bool:
-    """Tell whether a result is of float16's numbers, and the true ones, which are not, round to it.
+def is_rounded_to(found: Compared, name: str, dtype: Any = np.float16) -> bool:
+    """Tell whether a result is of a format's numbers, to which the true ones, which are not, round.
 
     It may be returned in a finer format beside results that are precise.
     """
-    half, true, own = np.float16, found.values[name], found.submitted[name]
-    if are_numbers_of(true, half) or not fill_digits(own, half) or have_one_spacing(own, half):
+    true, own = found.values[name], found.submitted[name]
+    if are_numbers_of(true, dtype) or not fill_digits(own, dtype) or have_one_spacing(own, dtype):
         return False  # short numbers such as counts, of which nothing is lost
-    return is_within(found, [name], half)
+    return is_within(found, [name], dtype)
 
 
 def has_format(values: Array) -> bool:
@@ -374,10 +382,11 @@ def find_format(values: Array) -> Any:
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
-    Its errors scatter like rounding and leave digits, or its results are numbers of float32;
-    its errors are within those allowed in that format, and far beyond those of the next finer one
-    unless all are numbers of that format. This holds for half of the gradients or more, and none is
-    precise, zeros not counted: one alone may have lost its digits otherwise.
+    Its errors scatter like rounding and leave digits, or its results are numbers of float32 or of
+    bfloat16; its errors are within those allowed in that format, and far beyond those of the next
+    finer one unless all are numbers of that format. This holds for half of the gradients or more,
+    and none is precise, zeros not counted: one alone may have lost its digits otherwise. What
+    float16 allows holds bfloat16's errors as well in small problems; the numbers tell which it is.
     """
     finer: Any = np.float64
     worst = find_largest_error(before)
@@ -387,11 +396,13 @@ def find_precision(before: Compared, after: Compared) -> Any:
         name for name in failing
         if fill_digits(before.submitted[name], np.float32) and is_within(before, [name], np.float32)
     }  # fmt: skip
+    excused |= {name for name in failing if is_rounded_to(before, name, bfloat16)}
     gradients = {name for name in before.gradients if before.values[name].any()}
     if not gradients <= failing or 2 * len(excused & gradients) < max(1, len(gradients)):
         return None
+    excused = {name for name in excused if not is_half(before.dtypes[name])}
     for dtype in FORMATS:
-        names = [n for n in excused if np.finfo(before.dtypes[n]).eps < np.finfo(dtype).eps]
+        names = [n for n in excused if is_coarser(dtype, before.dtypes[n])]
         if before.case.truth is None:
             return None
         if not names:  # it says so itself, and may compute in the next one
@@ -399,8 +410,10 @@ def find_precision(before: Compared, after: Compared) -> Any:
             continue
         known = before.case.truth(dtype, names)
         compared = compare_all({n: before.submitted[n] for n in names}, *known)
-        beyond = worst * float(np.finfo(finer).eps / np.finfo(dtype).eps) >= TYPICAL
+        units = float(describe_dtype(finer).eps / describe_dtype(dtype).eps)
+        beyond = worst > 1 if dtype == bfloat16 else worst * units >= TYPICAL
         beyond |= all(fill_digits(before.submitted[name], dtype) for name in names)
+        beyond &= dtype == bfloat16 or not are_all_of(before, names, bfloat16)
         finer, worst = dtype, worst_of(compared).error
         if beyond and worst <= 1:
             return dtype

@@ -29,6 +29,7 @@ from bptt_verifier.judge.far_values import describe_overflow
 from bptt_verifier.judge.half_precision import (
     decide_by_scatter,
     doubt_format,
+    excuse_one_sided,
     find_new_difference,
     hold_to_one_rounding,
 )
@@ -42,7 +43,7 @@ from bptt_verifier.judge.neighbours import (
     is_half,
     is_half_precision,
     is_lost,
-    is_rounded_to_half,
+    is_rounded_to,
     is_within,
     list_excused,
     list_failing,
@@ -131,7 +132,7 @@ class SubjectJudgement(Judgement):
     forward pass that is another one where an iteration of the loss has not converged. `learnt`
     counts the cases from which the precision was to be learnt. `extreme` are the cases of extreme
     sizes and values. `settled` has what scatter has decided of a case, by the identity of what was
-    found there.
+    found there, and `sided` what it leaves open as rounding to one side.
     """
 
     def __init__(
@@ -144,8 +145,7 @@ class SubjectJudgement(Judgement):
     ) -> None:
         self.submission, self.subject, self.name = submission, subject, name
         self.progress, self.timeout = progress, timeout
-        self.compared: list[Compared] = []
-        self.probes: list[Compared] = []
+        self.compared, self.probes = list[Compared](), list[Compared]()
         self.fails = False
         self.precision: Any = subject.precision
         self.rounded = frozenset[str]()
@@ -153,12 +153,11 @@ class SubjectJudgement(Judgement):
         self.inferred = False
         self.learnt = self.halves = 0
         self.confirmed: list[str] = []
-        self.overflows: list[Breach] = []
-        self.doubtful: list[Breach] = []
-        self.raised: list[Breach] = []
-        self.zeroed: list[Breach] = []
+        self.overflows, self.doubtful = list[Breach](), list[Breach]()
+        self.raised, self.zeroed = list[Breach](), list[Breach]()
         self.differs: Mistake | None = None
         self.extreme: list[Case] = []
+        self.sided: list[str] = []
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
     @property
@@ -351,7 +350,7 @@ class SubjectJudgement(Judgement):
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
             self.precision, self.inferred = precision, True
         if self.precision is None:
-            self.rounded |= {name for name in names if is_rounded_to_half(found, name)}
+            self.rounded |= {name for name in names if is_rounded_to(found, name)}
         if self.rounded & {*names}:
             return self.compare_again(found)
         lost = any(is_lost(found, name) for name in list_excused(found, weighed))
@@ -394,7 +393,8 @@ class SubjectJudgement(Judgement):
         # What was found is kept as well: the identity of what is lost may become another's.
         pairs = zip(compared, settled, strict=True)
         self.settled |= {id(found): (found, each) for found, each in pairs}
-        return settled
+        excused, self.sided = excuse_one_sided(compared, settled)
+        return excused
 
     def describe_cases(self, cases: Sequence[Compared], counted: bool) -> list[str]:
         """Describe what cases there were, and count those that could have shown a mistake.
@@ -484,7 +484,7 @@ class SubjectJudgement(Judgement):
             early = describe_early(self.subject, home)
             where = self.subject.describe_failing(cases)
             return report._replace(notes=(*early, *where, *report.notes))
-        doubts = [*slight, *(() if kept is None else kept.doubts)]
+        doubts = [*self.sided, *slight, *(() if kept is None else kept.doubts)]
         if self.inferred and is_half(self.precision):
             doubts += doubt_format(settled)
         if doubts:

@@ -29,7 +29,7 @@ from bptt_verifier.program.raising_objects import describe_value, find_raised, r
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Verdict
-from bptt_verifier.tolerance.formats import is_floating
+from bptt_verifier.tolerance.formats import is_floating, is_real
 
 
 class Call(NamedTuple):
@@ -419,7 +419,7 @@ def name_result(name: str) -> str:
 def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
     """Convert the values to new arrays of real numbers with the expected shapes.
 
-    Floats in a format that NumPy does not have, as bfloat16, are not read.
+    Numbers of bfloat16 become float32. Those of 8 bits, as float8_e5m2, are not read.
     """
     arrays = {}
     for name, given in found.items():
@@ -431,7 +431,7 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             return make_breach("wrong-shape", said, gradients=[name], found="masked entries")
         first: Any = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         array: Any = first if isinstance(first, Failure) else attempt(to_real, first)
-        if isinstance(array, Failure) or array.dtype.kind not in "fiu":
+        if isinstance(array, Failure) or not is_real(array.dtype):
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
             raised = find_raised(value, first) if of_type else None
@@ -439,10 +439,8 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             said = f"{what}: expected an array of floats, found {described}."
             unread = not isinstance(array, Failure) and is_floating(array.dtype)
             if unread:  # its rounding is as large as the mistakes that are to be seen
-                said = (
-                    f"{what} is in {array.dtype}, whose few digits would hide mistakes: "
-                    "compute and return it in float32."
-                )
+                said = f"{what} is in {array.dtype}, whose few digits would hide mistakes: "
+                said += "compute and return it in float32."
             where = say_where(raised)
             found_other = make_breach("wrong-shape", said, *where, gradients=[name], found=kind)
             return found_other._replace(unread=unread)
@@ -466,9 +464,11 @@ def say_where(raised: Failure | None) -> tuple[str, ...]:
 
 
 def to_real(array: Array) -> Array:
-    """Convert objects that are real numbers, and complex numbers without imaginary parts."""
+    """Convert objects that are real numbers, bfloat16, and complex numbers that are real."""
     if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
         return array.astype(np.float64)
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
     plain = array.dtype.kind == "c" and not np.any(array.imag)
     return array.real.copy() if plain else array
 

@@ -17,7 +17,7 @@ from bptt_verifier.judge.neighbours import (
 )
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.report import ParameterResult, Report
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype
 from bptt_verifier.tolerance.comparison import (
     Verdict,
     find_coarsest_dtype,
@@ -90,7 +90,7 @@ def state_resolutions_of_formats(report: Report, settled: Sequence[Compared]) ->
     finest = min(map(find_unit, settled))
     for found in settled:
         for each in found.comparisons if find_unit(found) == finest else ():
-            unit = float(np.finfo(found.dtypes[each.name]).eps)
+            unit = float(describe_dtype(found.dtypes[each.name]).eps)
             known = by_format.setdefault(each.name, {}).setdefault(unit, [])
             known += [each.resolution] * each.conclusive
     least = {name: min(known[max(known)], default=0.0) for name, known in by_format.items()}
@@ -103,7 +103,7 @@ def state_resolutions_of_formats(report: Report, settled: Sequence[Compared]) ->
 
 def find_unit(found: Compared) -> float:
     """Find the distance from 1 to the next number in the coarsest format of the arguments."""
-    return float(np.finfo(find_coarsest_dtype(*found.case.arguments.values())).eps)
+    return float(describe_dtype(find_coarsest_dtype(*found.case.arguments.values())).eps)
 
 
 def accept_zeros(
@@ -272,8 +272,8 @@ def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
     ]
     most, finest = max(sizes, key=lambda each: each[0])
     least, coarsest = min(sizes, key=lambda each: each[0])
-    smallest = float(np.finfo(finest).smallest_normal)
-    largest = float(np.finfo(coarsest).max)
+    smallest = float(describe_dtype(finest).smallest_normal)
+    largest = float(describe_dtype(coarsest).max)
     if most < smallest:
         return (
             f"{symbol} is not testable: its entries, {most:.2g} at most, are below the normal "

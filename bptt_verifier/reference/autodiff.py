@@ -33,7 +33,7 @@ from bptt_verifier.problems.problem import (
 )
 from bptt_verifier.reference.blocks import ReferenceBlock
 from bptt_verifier.reference.case import FindTruth, Truth
-from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
+from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds, describe_dtype
 from bptt_verifier.tolerance.formats import find_smallest
 from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
 from jax_reference import blocks, padded, unrolled
@@ -143,7 +143,7 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     """
     params, x, y, dtype = problem.params, problem.x, problem.y, problem.x.dtype
     own = bounds(params, x, y, known, dtype=dtype, loss=problem.loss, **problem.option)
-    both = 1 + np.finfo(np.float64).eps / np.finfo(dtype).eps
+    both = 1 + np.finfo(np.float64).eps / describe_dtype(dtype).eps
     return Bounds(*(both * bound for bound in own))  # (E13)
 
 
@@ -204,7 +204,7 @@ def list_absent(problem: Problem) -> list[str]:
 
 def sum_roundoffs(dtype: Any) -> float:
     """The roundoff of a derivation plus that of the reference: the error is proportional to it."""
-    return sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+    return sum(float(describe_dtype(each).eps) / 2 for each in (dtype, np.float64))
 
 
 def list_padded_arguments(laid: padded.Laid, roundoff: float, kinds: int) -> tuple[Any, ...]:
@@ -323,7 +323,7 @@ def bound_underflow(problem: Problem, dtype: Any) -> float:
     """
     T, B, _, H, O = problem.sizes
     terms = T * B + B * GATES[problem.cell] * H + O * H + 4
-    normal = float(np.finfo(dtype).smallest_normal)
+    normal = float(describe_dtype(dtype).smallest_normal)
     return max(normal, 2 * terms * find_smallest(dtype))  # (N10)
 
 
@@ -408,7 +408,7 @@ def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED)
     Where a submission exceeds that error, the scatter of its own errors decides.
     """
     values = start_large_reference(problem)()
-    unit = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+    unit = sum(float(describe_dtype(each).eps) / 2 for each in (dtype, np.float64))
     T, *others = problem.sizes
     terms, lost = T * sum(others), bound_underflow(problem, dtype)
 
@@ -433,6 +433,6 @@ def has_derived_bound(problem: Problem) -> bool:
 def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
     """Allow any error where products of the values may overflow in that dtype."""
     values = np.concatenate([value.ravel() for value in known.values.values()])
-    if np.max(np.abs(values)) < float(np.finfo(dtype).max) ** 0.5:
+    if np.max(np.abs(values)) < float(describe_dtype(dtype).max) ** 0.5:
         return known
     return Truth(known.values, {n: np.full_like(v, np.inf) for n, v in known.values.items()})

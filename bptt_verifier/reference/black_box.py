@@ -13,6 +13,7 @@ from bptt_verifier.reference import differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.selection import RAISES, count_left_out, is_telling, resolve
+from bptt_verifier.tolerance.bounds import describe_dtype
 from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.scatter import displace
 
@@ -67,7 +68,7 @@ class BlackBox(NamedTuple):
             return changes
 
         def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
-            unit = float(np.finfo(dtype).eps) / 2
+            unit = float(describe_dtype(dtype).eps) / 2
             allowed = dict(found.errors)
             for name, value in found.values.items():
                 largest = float(np.max(np.abs(value)))

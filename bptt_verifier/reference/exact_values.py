@@ -6,23 +6,25 @@ Between the two, rounding alone destroys the result: the verdict is inconclusive
 `certify` and small problems. Source: docs/certification.md, section 5.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Decision
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype, is_coarser
 from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.noise import SAFETY
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
 PROBLEMS = 8  # at most, for each of which every entry costs one forward pass
 LARGEST_SIZE = 2000  # T B H, at most
+TO_ONE_SIDE = 3  # times as much may be off in half precision, where some round toward zero
 CORRECT = {"rnn": (rnn, jacobian_sum, rtrl), "lstm": (lstm,), "gru": (gru,)}
 
 
@@ -46,7 +48,7 @@ def is_available() -> bool:
 
 
 def run_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
-    """Run the built-in derivations of a problem's cell in a number format."""
+    """Run the built-in derivations of a problem's cell in a number format of NumPy."""
     given = problem.map_arrays(lambda values: values.astype(dtype))
     derivations = [getattr(m, "gradients", m.value_and_grad) for m in CORRECT[problem.cell]]
     point = given.params, given.x, given.y
@@ -54,17 +56,38 @@ def run_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Arra
         return [derive(*point, **given.simple_options)[1]._asdict() for derive in derivations]
 
 
-def judge_deviation(deviation: float, size: float, correct: float) -> Verdict:
+def judge_deviation(
+    deviation: float, size: float, correct: float, safety: float = SAFETY
+) -> Verdict:
     """Judge one gradient in one problem by its largest deviation and its largest exact entry.
 
-    `correct` is the largest deviation of any correct derivation. If it or `size` is NaN, the
-    verdict is inconclusive.
+    `correct` is the largest deviation of any correct derivation, and `safety` how many times that
+    is no mistake. If `correct` or `size` is NaN, the verdict is inconclusive.
     """
     if not (size > 0 and np.isfinite(correct)):
         return Verdict.INCONCLUSIVE
     if deviation <= RESOLVING * size:
         return Verdict.AGREES
-    return Verdict.DISAGREES if not deviation <= SAFETY * correct else Verdict.INCONCLUSIVE
+    return Verdict.DISAGREES if not deviation <= safety * correct else Verdict.INCONCLUSIVE
+
+
+def find_deviations(problem: Problem, dtype: Any, exact: Mapping[str, Array]) -> dict[str, float]:
+    """Find the largest deviation of the correct derivations in a number format, by name.
+
+    It is one rounding of the largest entry at least: the arguments may not be numbers of the
+    format. NumPy does not compute with bfloat16, in which errors are as many times those in float32
+    as the units are.
+    """
+    known = np.float32 if dtype == bfloat16 else dtype
+    unit = float(describe_dtype(dtype).eps) / 2
+    times = 2 * unit / float(describe_dtype(known).eps)
+    found = run_correct_derivations(problem, known)
+    deviations = dict[str, float]()
+    for name, value in exact.items():
+        own = [find_largest_deviation(each[name], value) for each in found if name in each]
+        if own:
+            deviations[name] = max(times * max(own), unit * float(np.max(np.abs(value))))
+    return deviations
 
 
 @cached_by_content(4 * PROBLEMS)
@@ -90,14 +113,15 @@ def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision
             exact = exact_values(problem, asked)
         except Undecided:
             continue
-        correct = run_correct_derivations(problem, dtype)
-        underflow = float(np.finfo(dtype).smallest_normal)
+        correct = find_deviations(problem, dtype, exact)
+        underflow = float(describe_dtype(dtype).smallest_normal)
+        safety = SAFETY * (TO_ONE_SIDE if is_coarser(dtype, np.float32) else 1)
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
             off = find_largest_deviation(submitted[name], exact[name])
-            best = [find_largest_deviation(g[name], exact[name]) for g in correct if name in g]
             # Where numbers underflow, one correct derivation may be exact and another may not.
-            found = judge_deviation(off, largest, max(best, default=np.nan) + underflow)
+            best = correct.get(name, np.nan) + underflow
+            found = judge_deviation(off, largest, best, safety)
             if found is not Verdict.INCONCLUSIVE:
                 verdicts[name].append(found)
                 worst[name] = max(worst[name], off / largest)

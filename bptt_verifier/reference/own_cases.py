@@ -11,6 +11,7 @@ from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.paths import Followed
 from bptt_verifier.program.precision import run_in_float64
 from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.tolerance.bounds import describe_dtype
 
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 UNDECIDED = 2.0**100  # an error beyond what any submission returns, and finite
@@ -59,7 +60,8 @@ def make_case(
         return [(of_loss, {"loss": np.asarray(of_loss), **each}) for of_loss, each in errors]
 
     def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
-        unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
+        form = describe_dtype(dtype)
+        unit, tiny, largest = float(form.eps) / 2, float(form.smallest_normal), float(form.max)
         # Errors in formats coarser than float32 are not measured, but grow with the unit.
         coarser = max(1.0, unit / FLOAT32)
         # Each precision is measured where it is asked for, which takes most of a verdict's time.
@@ -70,7 +72,6 @@ def make_case(
             for name, own in measure(FLOAT64)[1].items()
         }
         # No result of this format is right where it cannot hold the value.
-        largest = float(np.finfo(dtype).max)
         for name, error in allowed.items():
             beyond = np.abs(np.asarray(values[name], np.float64)) > largest
             allowed[name] = np.where(beyond, np.inf, error)
@@ -94,7 +95,7 @@ def allow_beside_zeros(case: Case) -> Case:
         for name in case.arguments:
             sizes = np.abs(values[name])
             largest = np.max(sizes, initial=0.0)
-            left = np.sqrt(float(np.finfo(dtype).eps)) * largest if largest else UNDECIDED
+            left = np.sqrt(float(describe_dtype(dtype).eps)) * largest if largest else UNDECIDED
             beside[name] = np.where(sizes == 0, np.maximum(allowed[name], left), allowed[name])
         return Truth(values, beside)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from ml_dtypes import finfo
 
 if TYPE_CHECKING:  # JAX takes half a second
     from jax_reference.rnn import Derivatives, States
@@ -125,9 +126,19 @@ def absolute(weights: Any) -> Any:
     return 0.0 if weights is None else np.abs(np.asarray(weights, np.float64))
 
 
+def describe_dtype(dtype: Any) -> Any:
+    """Describe the limits of a floating dtype as np.finfo does, those of bfloat16 included."""
+    return finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def is_coarser(dtype: Any, other: Any) -> bool:
+    """Tell whether a floating dtype has fewer digits than another one."""
+    return bool(describe_dtype(dtype).eps > describe_dtype(other).eps)
+
+
 def find_format(dtype: Any) -> Format:
     """Find what the bounds depend on in a floating dtype."""
-    form = np.finfo(dtype)
+    form = describe_dtype(dtype)
     return Format(float(form.eps) / 2, float(form.smallest_normal), float(form.max))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -75,7 +75,7 @@ def find_coarsest_dtype(*arrays: Array, precision: Any = None) -> Any:
     floats |= set() if precision is None else {np.dtype(precision)}
     if len(floats) == 1:
         return floats.pop()
-    return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
+    return max(floats, key=lambda dtype: float(describe_dtype(dtype).eps))
 
 
 def compare(

@@ -17,6 +17,11 @@ def is_floating(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
+def is_real(dtype: Any) -> bool:
+    """Tell whether a dtype is one of NumPy's own of floats or integers: float8_e5m2 says it is."""
+    return dtype.kind in "fiu" and dtype.isbuiltin == 1
+
+
 def find_unit(dtype: Any) -> float:
     """Find the unit roundoff of a dtype: half the distance from 1 to the next number."""
     form: Any = jnp.finfo

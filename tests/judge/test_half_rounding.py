@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge import path
 from bptt_verifier.judge.comparisons import compare_at
@@ -11,7 +12,7 @@ from bptt_verifier.judge.neighbours import (
     find_format,
     has_format,
     have_one_spacing,
-    is_rounded_to_half,
+    is_rounded_to,
 )
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.subject import Compared
@@ -41,7 +42,17 @@ def test_a_gradient_is_rounded_to_half_precision_where_the_true_one_rounds_to_it
     values, width = {"w": np.array(true)}, {"w": np.full(2, 2.0**-10)}
     found = state_compared({"w": submitted}, values, {"w": np.full(2, 2.0**-50)})
     found = found._replace(case=state_case(values, width))
-    assert is_rounded_to_half(found, "w") is rounded
+    assert is_rounded_to(found, "w") is rounded
+
+
+def test_a_gradient_may_be_rounded_to_bfloat16() -> None:
+    values, width = {"w": np.array([1 + 2.0**-7 + 2.0**-9, 3.0])}, {"w": np.full(2, 2.0**-7)}
+    found = state_compared({"w": [1 + 2.0**-7, 3.0]}, values, {"w": np.full(2, 2.0**-50)})
+    found = found._replace(case=state_case(values, width))
+    assert is_rounded_to(found, "w", bfloat16)
+    assert not is_rounded_to(found, "w")  # float16 has 10 digits, of which these fill 7
+    finer = found._replace(submitted={"w": np.array([1 + 2.0**-7, 3 + 2.0**-8])})
+    assert not is_rounded_to(finer, "w", bfloat16)
 
 
 DRAWN = np.random.default_rng(2).normal(size=64)
@@ -85,7 +96,7 @@ def test_whole_numbers_in_the_place_of_others_are_judged_in_the_format_returned(
     counts = np.tile([1.0, 3.0, 5.0, 200.0, 1001.0], 4)
     values, width = {"w": counts + 2.0**-7}, {"w": np.full(20, 2.0)}
     found = state_compared({"w": counts}, values, {"w": np.full(20, 2.0**-50)})
-    assert not is_rounded_to_half(found._replace(case=state_case(values, width)), "w")
+    assert not is_rounded_to(found._replace(case=state_case(values, width)), "w")
 
 
 NEAR = HALF + 2.0**-12  # rounds to it

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.neighbours import (
     are_numbers_of,
@@ -14,6 +15,7 @@ from bptt_verifier.judge.neighbours import (
     may_be_rounded,
 )
 from bptt_verifier.reference.case import Truth
+from bptt_verifier.tolerance.formats import find_unit
 from tests.support.stated_cases import state_case, state_compared
 
 
@@ -170,3 +172,47 @@ def test_a_wrong_gradient_of_float32_numbers_is_not_taken_for_one_of_half_precis
     before = before._replace(case=before.case._replace(truth=truth))
     after = state_compared(submitted, ones, {"U": np.full(1, 2.0**-50), "W": np.full(1, 1e-6)})
     assert find_precision(before, after) is np.float32
+
+
+FINE = 2.0**-30  # digits that neither float16 nor bfloat16 has
+
+
+@pytest.mark.parametrize(
+    ("submitted", "error", "dtype", "expected"),
+    [
+        # Each format allows four of its units: float32 2⁻²², float16 2⁻⁹ and bfloat16 2⁻⁶.
+        ([1 + 2.0**-7, 1.5], 2.0**-10, np.float64, bfloat16),  # its numbers, though in float16, too
+        ([1 + 2.0**-7, 1.5 + FINE], 2.0**-10, np.float64, np.float16),
+        ([1 + 2.0**-7, 1.5 + 2.0**-8], 2.0**-10, np.float64, np.float16),
+        ([1 + 2.0**-4, 1.5], 2.0**-10, np.float64, np.float16),  # too short to tell
+        ([1 + FINE, 1.5], 2.0**-9, np.float64, np.float16),
+        ([1 + FINE, 1.5], 2.0**-8.9, np.float64, bfloat16),  # more than float16 allows
+        ([1 + FINE, 1.5], 2.0**-6, np.float64, bfloat16),
+        ([1 + FINE, 1.5], 2.0**-5.9, np.float64, None),
+        ([1 + 2.0**-7, 1.5], 2.0**-8.9, np.float32, bfloat16),
+        ([1 + 2.0**-7, 1.5], 2.0**-8.9, np.float16, None),  # it says itself what it is
+    ],
+)
+def test_bfloat16_is_known_by_its_numbers_or_by_errors_beyond_those_of_float16(
+    submitted: list[float], error: float, dtype: Any, expected: Any
+) -> None:
+    yours = {"w": np.array(submitted)}
+    true = {"w": yours["w"] + error}
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        assert {*names} == {"w"}
+        return Truth(true, {"w": np.full(2, 4 * find_unit(dtype))})
+
+    before = state_compared(yours, true, {"w": np.full(2, 2.0**-40)}, dtype)
+    before = before._replace(case=before.case._replace(truth=truth))
+    after = state_compared(yours, true, {"w": np.full(2, 1.0)}, dtype)
+    assert find_precision(before, after) is expected
+
+
+def test_results_beyond_their_scatter_may_be_numbers_of_bfloat16() -> None:
+    """Rounded toward zero, they err to one side."""
+    true = {"w": np.array([1 + 2.0**-7 + 2.0**-9, 3.0])}
+    for yours, expected in (([1 + 2.0**-7, 2.9375], bfloat16), ([1 + 2.0**-7, 2.9], None)):
+        before = state_compared({"w": yours}, true, {"w": np.full(2, 2.0**-40)})
+        before = before._replace(case=state_case(true, {"w": np.full(2, 0.25)}))
+        assert find_precision(before, before) is expected

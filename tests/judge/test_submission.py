@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.judge import submission
 from bptt_verifier.judge.submission import (
     SHOWN,
     Breach,
@@ -22,6 +23,7 @@ from bptt_verifier.judge.submission import (
     name_results,
     read_in_order,
     read_results,
+    split_loss,
 )
 from bptt_verifier.judge.weights import (
     BiasedWeights,
@@ -228,6 +230,43 @@ def test_what_raises_when_it_is_read_is_a_breach() -> None:
     found = read_results(Raising(), EXPECTED)
     assert isinstance(found, Breach)
     assert "Raising, cannot be read: KeyError: 'U'" in found.mistake.explanation
+    (note,) = found.notes
+    assert note.startswith("It was raised at `raise KeyError")
+    other = read_results(7.0, EXPECTED)  # which the user's code does not raise
+    assert isinstance(other, Breach)
+    assert other.notes == ()
+
+
+def test_an_answer_is_a_list_or_what_was_raised() -> None:
+    made = Call((), {}, dict)
+    assert Submission(lambda: (n for n in (1, 2))).answer(made, EXPECTED) == [1, 2]
+    assert Submission(lambda: dict[str, int]()["W"]).answer(made, EXPECTED).exception == "KeyError"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tensors_are_read_as_arrays_unless_that_fails(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_arrays(value: Any) -> Any:
+        if value != "tensors":
+            return value
+        return dict[str, int]()["W"] if fails else answer()
+
+    monkeypatch.setattr(submission, "to_arrays", to_arrays)
+    found = ask(Submission(lambda: "tensors"), lambda: Call((), {}, dict), EXPECTED, "this case")
+    assert isinstance(found, Breach) is fails
+    if isinstance(found, Breach):
+        assert (
+            found.mistake.explanation
+            == "your function returned str: expected the gradients by name."
+        )
+
+
+def test_a_loss_stands_before_one_gradient_or_so_many() -> None:
+    three = (0.5, np.ones(2), np.ones(3))
+    assert split_loss(three) == ({}, three)
+    assert split_loss(three, 2) == ({"loss": 0.5}, three[1:])
+    assert split_loss((0.5, {"W": 1.0})) == ({"loss": 0.5}, {"W": 1.0})
 
 
 @pytest.mark.parametrize("states", [(), ("h0",), ("h0", "c0")])
@@ -295,13 +334,21 @@ def test_what_is_no_array_of_real_numbers_is_named(value: Any, found: str) -> No
 
 
 @pytest.mark.parametrize("convert", [np.array, jnp.asarray])
-def test_floats_of_a_format_that_numpy_does_not_have_are_no_mistake(convert: Any) -> None:
-    breach = convert_results({"W": convert(np.ones(2, jnp.bfloat16))}, EXPECTED)
+def test_numbers_of_bfloat16_become_float32(convert: Any) -> None:
+    found = convert_results({"W": convert(np.array([1.5, -3], jnp.bfloat16))}, EXPECTED)
+    assert isinstance(found, dict)
+    assert found["W"].dtype == np.float32
+    assert found["W"].tolist() == [1.5, -3.0]
+
+
+@pytest.mark.parametrize("convert", [np.array, jnp.asarray])
+def test_floats_of_8_bits_are_no_mistake(convert: Any) -> None:
+    breach = convert_results({"W": convert(np.ones(2, jnp.float8_e5m2))}, EXPECTED)
     assert isinstance(breach, Breach)
     assert (breach.verdict, breach.mistakes) == (Verdict.INCONCLUSIVE, ())
     (said,) = breach.sentences
     assert said == (
-        "The gradient for W is in bfloat16, whose few digits would hide mistakes: compute and "
+        "The gradient for W is in float8_e5m2, whose few digits would hide mistakes: compute and "
         "return it in float32."
     )
 

@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge import neighbours
 from bptt_verifier.judge.verify import verify
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference import exact_values
-from bptt_verifier.reference.exact_values import Computed, combine_verdicts, decide, judge_deviation
+from bptt_verifier.reference.exact_values import (
+    Computed,
+    combine_verdicts,
+    decide,
+    find_deviations,
+    judge_deviation,
+)
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
@@ -96,6 +103,46 @@ def test_one_disagreement_decides_and_no_verdict_is_inconclusive() -> None:
     assert combine_verdicts([]) is Verdict.INCONCLUSIVE
     assert combine_verdicts([Verdict.AGREES]) is Verdict.AGREES
     assert combine_verdicts([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
+
+
+def test_in_half_precision_three_times_as_much_is_no_mistake() -> None:
+    """Some round toward zero, and errors of one sign add up."""
+    assert judge_deviation(0.5, 1.0, 0.5 / 49, 48) is Verdict.DISAGREES
+    assert judge_deviation(0.5, 1.0, 0.5 / 48, 48) is Verdict.INCONCLUSIVE
+
+
+PROBLEM = with_values(
+    np.random.default_rng(0), Sizes(2, 2, 2, 2, 2), cell="rnn", option="tanh", loss="mse"
+)
+
+
+def test_correct_deviations_are_those_of_the_format_and_one_rounding_at_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = exact_values.exact_values(PROBLEM, ("U", "W"))
+    least = {name: 2.0**-11 * float(np.max(np.abs(value))) for name, value in exact.items()}
+    half = find_deviations(PROBLEM, np.float16, exact)
+    assert all(least[name] <= value < 20 * least[name] for name, value in half.items())
+    single, brief = (find_deviations(PROBLEM, dtype, exact) for dtype in (np.float32, bfloat16))
+    assert brief == {name: 2.0**16 * value for name, value in single.items()}
+    assert {*half} == {*single} == {"U", "W"}
+    assert find_deviations(PROBLEM, np.float16, {"other": np.ones(1)}) == {}
+    found = [{"U": np.array([-2.0, 1.0])}] * 2  # by chance, nothing is rounded
+    monkeypatch.setattr(exact_values, "run_correct_derivations", lambda *_: found)
+    for dtype, unit in ((np.float16, 2.0**-11), (bfloat16, 2.0**-8)):
+        assert find_deviations(PROBLEM, dtype, found[0]) == {"U": 2 * unit}
+
+
+@pytest.mark.parametrize(("dtype", "times"), [(np.float16, 48), (bfloat16, 48), (np.float32, 16)])
+def test_what_is_off_by_more_than_correct_derivations_disagrees(
+    dtype: Any, times: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = exact_values.exact_values(PROBLEM, ("U",))["U"]
+    correct = np.max(np.abs(exact)) / 100
+    monkeypatch.setattr(exact_values, "find_deviations", lambda *_: {"U": correct})
+    for factor, verdict in ((0.99, Verdict.INCONCLUSIVE), (1.02, Verdict.DISAGREES)):
+        yours = {"U": exact + times * correct * factor}
+        assert decide([Computed(PROBLEM, yours, dtype)], ["U"])["U"].verdict is verdict
 
 
 # The gated cells.

@@ -15,6 +15,7 @@ from bptt_verifier.tolerance.formats import (
     find_unit,
     is_floating,
     is_half,
+    is_real,
     round_once,
     round_significand,
 )
@@ -62,3 +63,15 @@ def test_a_significand_is_rounded_to_even_at_any_exponent(scale: float) -> None:
     assert round_significand(scale * values, 3).tolist() == [
         scale * each for each in (5, 5, 7, 8, 4, 6, 0)
     ]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1"])
+def test_the_dtypes_of_numpy_itself_are_of_real_numbers(dtype: str) -> None:
+    assert is_real(np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, jnp.float8_e5m2, jnp.float8_e4m3fn, np.complex64, np.bool_, object]
+)
+def test_other_dtypes_are_not_whatever_kind_they_name(dtype: Any) -> None:
+    assert not is_real(np.dtype(dtype))

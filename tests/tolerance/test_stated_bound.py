@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes
@@ -15,7 +16,9 @@ from bptt_verifier.tolerance.bounds import (
     Format,
     bound_results,
     bounds,
+    describe_dtype,
     find_format,
+    is_coarser,
     slope_at,
 )
 from manual_bptt import rnn
@@ -193,3 +196,14 @@ def test_one_number_of_V_may_overflow_however_many_outputs_there_are() -> None:
     still.params.V[0, 0] = LARGE
     found = assert_as_stated(still, states_of(still), np.float32)
     assert np.isinf(found["V"]).all()
+
+
+def test_the_limits_of_bfloat16_are_known() -> None:
+    form = describe_dtype(bfloat16)
+    assert (form.eps, form.smallest_normal) == (2.0**-7, 2.0**-126)
+    assert describe_dtype(np.dtype(bfloat16)).nmant == 7
+    assert describe_dtype(np.float32).eps == 2.0**-23
+    order = [np.float64, np.float32, np.float16, bfloat16]
+    assert [[is_coarser(one, other) for other in order] for one in order] == [
+        [i > j for j in range(4)] for i in range(4)
+    ]
