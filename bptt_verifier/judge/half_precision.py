@@ -91,9 +91,8 @@ def decide_by_scatter(
     """Decide by scatter where results that are rounded once have errors beyond a few roundings.
 
     It decides on those that are rounded inside in the cases that are `extreme`, where the result is
-    far from what underflows; a case in float32 rounds as one in float64 does. A result that is
-    wrong elsewhere is not asked for, nor is a sum of many terms. The second result are sentences on
-    what is left open.
+    far from what underflows. A result that is wrong elsewhere is not asked for, nor is a sum of
+    many terms. The second result are sentences on what is left open.
     """
     decided, doubts = list(held), list[str]()
     entries = sum(value.size for found in held for value in found.submitted.values())
@@ -103,7 +102,7 @@ def decide_by_scatter(
         inside = [name for name in rounding.limits[i] if name not in known]
         limits = {name: find_limit(rounding, i, name) for name in known if name not in wrong}
         decided[i] = decide_beyond(attempt, subject, found, limits, entries)
-        if not found.case.single and any(found.case is each for each in extreme):
+        if any(found.case is each for each in extreme):
             names = [name for name in inside if name not in wrong and is_testable(name, found)]
             asked = decide_inside(attempt, subject, decided[i], names, entries)
             decided[i], doubts = asked[0], [*doubts, *asked[1]]
@@ -133,20 +132,38 @@ def decide_beyond(
     return decided
 
 
+def choose_extreme(subject: Subject, compared: Sequence[Compared], ordinary: int) -> list[Case]:
+    """Choose the cases of scaled values, and those behind so many ordinary ones.
+
+    At extreme sizes, one in float32 rounds to half precision as one in float64 does.
+    """
+    scaled = [each.case for each in compared[:ordinary] if subject.is_extreme(each.case)]
+    return scaled + [each.case for each in compared[ordinary:] if not each.case.single]
+
+
 def decide_inside(
     attempt: Try, subject: Subject, found: Compared, names: Sequence[str], entries: int
 ) -> tuple[Compared, list[str]]:
-    """Decide on results that are rounded inside; what is beyond their scatter by little is open."""
+    """Decide on results that are rounded inside.
+
+    What is beyond their scatter by little is open, and so is what errs at the case alone.
+    """
     if not names:
         return found, []
-    decided = weigh(attempt, subject, found, names, entries, decisive=True)
+    decided, doubts = weigh(attempt, subject, found, names, entries, decisive=True), list[str]()
     failing = [name for name in names if name in list_failing(decided)]
     times = measure_excess(attempt, subject, decided, failing)
+    lone = [
+        name for name in names
+        if name not in failing
+        and np.any(find_errors(found, name) > LONE * decided.allowed[name])
+    ]  # fmt: skip
     for name in failing:
         if times[name] < SURE:
             decided = allow(decided, name, found.allowed[name])
     slight = [name for name in failing if 1 < times[name] < SURE]
-    return decided, [describe_slight(slight, found)] if slight else []
+    doubts += [describe_slight(slight, found)] if slight else []
+    return decided, doubts + ([describe_lone(lone, found)] if lone else [])
 
 
 def excuse_one_sided(
@@ -229,6 +246,15 @@ def describe_slight(names: Sequence[str], found: Compared, *more: Compared) -> s
         f"In half precision, errors of {', '.join(names)} are beyond what their scatter explains "
         f"with {found.case.label}{besides}, by less than {SURE} times: rounding to one side errs "
         "so, as toward zero, and so may a mistake."
+    )
+
+
+def describe_lone(names: Sequence[str], found: Compared) -> str:
+    """Say that errors at a case are none that its neighbours have."""
+    return (
+        f"In half precision, errors of {', '.join(names)} with {found.case.label} are beyond what "
+        "their scatter at neighbouring values explains, and there they are within it: what is "
+        "wrong at these values alone, as at a zero, errs so."
     )
 
 

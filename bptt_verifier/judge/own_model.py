@@ -130,10 +130,8 @@ class OwnSubject(Subject):
         """Describe the gradients, by the names of the parameters, and the optional loss."""
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
-        read = self.model.trees[case.point.setting].read
-        if self.model.in_torch:
-            read = partial(read_unused, read, shapes)
         tree, known = self.model.trees[case.point.setting], {"loss": (), **shapes}
+        read = partial(read_unused, tree.read, shapes) if self.model.in_torch else tree.read
         numbers = () if tree.arrays else tree.numbers
         return Expected(tuple(shapes), {}, known, dtype, read, tree.paths, self.zeros, numbers)
 
@@ -177,6 +175,10 @@ class OwnSubject(Subject):
     def draws_zeros(self, case: Case) -> bool:
         """Tell whether parameters of a drawn case are scaled by zero."""
         return bool(case.point.has_zeros)
+
+    def is_extreme(self, case: Case) -> bool:
+        """Tell whether parameters of a drawn case are scaled."""
+        return bool(case.point.factors)
 
     def widen(self, case: Case) -> Case | None:
         """Convert what was drawn in float32 to the format of the parameters given."""

@@ -27,6 +27,7 @@ from bptt_verifier.judge.conclusion import (
 )
 from bptt_verifier.judge.far_values import describe_overflow
 from bptt_verifier.judge.half_precision import (
+    choose_extreme,
     decide_by_scatter,
     doubt_format,
     excuse_one_sided,
@@ -255,7 +256,7 @@ class SubjectJudgement(Judgement):
         ordinary = len(self.compared)
         ended = map(self.compare_case, self.subject.draw_extreme_cases())
         report = next((report for report in ended if report is not None), None)
-        self.extreme = [found.case for found in self.compared[ordinary:]]
+        self.extreme = choose_extreme(self.subject, self.compared, ordinary)
         return report
 
     def compare_case(self, case: Case) -> Report | None:

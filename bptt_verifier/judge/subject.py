@@ -135,6 +135,10 @@ class Subject(ABC):
         """Tell whether arguments of a case are zero that are not as they were given."""
         return False
 
+    def is_extreme(self, case: Case) -> bool:
+        """Tell whether arguments of a case are scaled by a large number, or by zero."""
+        return False
+
     def widen(self, case: Case) -> Case | None:
         """Give the arguments of a case the user's own format; None where they have it."""
         return None

@@ -1,5 +1,6 @@
 """Results in half precision are held to their own rounding, at all sizes and extreme values."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from bptt_verifier.judge.half_precision import (
     Limits,
     allow_one_rounding,
     are_rounded_once,
+    choose_extreme,
     decide_by_scatter,
     doubt_format,
     find_new_difference,
@@ -242,16 +244,35 @@ def test_a_result_of_a_cell_is_far_from_what_all_its_terms_may_lose(
     assert is_far_from_underflow("w", found) is far
 
 
-def test_tiny_results_and_cases_in_float32_are_not_asked_for(weighed: Weighed) -> None:
-    tiny, single = half([0.0], value=2.0**-5), half([0.0])
-    single = single._replace(
-        case=single.case._replace(arguments={"w": np.ones(2, np.float32), "x": np.ones(2)})
-    )
-    found = [half([0.1]) for _ in range(9)] + [tiny, single]
-    hold(found, [tiny, single])
+def test_tiny_results_are_not_asked_for(weighed: Weighed) -> None:
+    tiny = half([0.0], value=2.0**-5)
+    found = [half([0.1]) for _ in range(9)] + [tiny]
+    hold(found, [tiny])
     assert not weighed.asked
     hold([*found, large := half([0.0], value=2.0**-4)], [large])
     assert [each for each, *_ in weighed.asked] == [large]
+
+
+def test_extreme_cases_are_those_of_scaled_values_and_in_float64_those_behind_the_others() -> None:
+    wide, single = ({"w": np.ones(2, dtype)} for dtype in (np.float64, np.float32))
+    kinds = ("plain", wide), ("plain", single), ("scaled", wide), ("scaled", single)
+    compared = [half([0.0])._replace(case=Case(*kind, i, None)) for i, kind in enumerate(kinds)]
+    subject: Any = SimpleNamespace(is_extreme=lambda case: case.label == "scaled")
+    chosen = [choose_extreme(subject, compared, number) for number in (0, 1, 4)]
+    assert [[case.point for case in each] for each in chosen] == [[0, 2], [2], [2, 3]]
+
+
+def test_what_is_rounded_inside_and_errs_at_the_case_alone_is_open(weighed: Weighed) -> None:
+    weighed.mean, weighed.limit = 0.1, 0.1
+    for error, said in ((0.1 * 17**0.5, 0), (0.1001 * 17**0.5, 1)):
+        extreme = [half([0.0, error]), half([0.0, 0.0])]
+        found, doubts = hold_and_doubt([half([0.1, 0.1]) for _ in range(9)] + extreme, extreme)
+        assert not any(each.fails for each in found)
+        assert len(doubts) == said
+    assert doubts[0].startswith("In half precision, errors of w with a case are beyond what their")
+    weighed.mean = 0.3  # a mistake, of which that is not said
+    found, doubts = hold_and_doubt([half([0.1]) for _ in range(9)] + [half([0.9])], extreme)
+    assert not doubts
 
 
 def test_an_error_at_the_case_that_no_neighbour_has_is_a_mistake(weighed: Weighed) -> None:

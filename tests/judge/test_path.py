@@ -115,7 +115,7 @@ def test_what_scatters_like_rounding_leaves_no_extreme_case_out_and_is_settled_o
         return state_compared({"w": 1 + 1e-3 * errors * np.ones(2)}, ones, allowed)
 
     extreme: Any = state_case(ones, allowed)
-    judgement = begin(draw_extreme_cases=lambda: [extreme])
+    judgement = begin(draw_extreme_cases=lambda: [extreme], is_extreme=lambda case: False)
     judgement.attempt = compare_near  # type: ignore[method-assign]
     compared: list[Any] = judgement.compared
     # What is compared at the extreme case.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-from bptt_verifier import verify
+from bptt_verifier import verify, verify_own_model
 from bptt_verifier.judge.half_precision import errs_to_one_side, excuse_one_sided
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.stated_cases import state_compared
@@ -102,6 +102,41 @@ def test_rounding_toward_zero_is_no_mistake_and_leaves_the_verdict_open(
 def test_the_transposed_matrix_disagrees_whatever_the_rounding(rounding: Rounding) -> None:
     report = verify(derive(rounding, back=lambda W: W.T), examples=60)
     assert report.verdict is Verdict.DISAGREES
+
+
+# Own models.
+
+X, Y = (np.random.default_rng(3).normal(size=(16, n)) for n in (5, 2))
+PARAMS = {
+    "W": 0.5 * np.random.default_rng(4).normal(size=(5, 8)), "b": np.linspace(-0.2, 0.1, 8),
+    "V": 0.4 * np.random.default_rng(5).normal(size=(8, 2)),
+}  # fmt: skip
+
+
+def two_layers(p: Any, xp: Any) -> Any:
+    return xp.mean((xp.tanh(X @ p["W"] + p["b"]) @ p["V"] - Y) ** 2)
+
+
+def derive_layers(factor: float) -> Any:
+    """Gradients of which every operation is in float16; W's has a factor where b is zero."""
+
+    def gradients(p: Any) -> Any:
+        W, b, V, x, y = (np.asarray(each, np.float16) for each in (*p.values(), X, Y))
+        h = np.tanh(x @ W + b)
+        d = 2 * (h @ V - y) / np.float16(y.size)
+        da = (d @ V.T) * (1 - h * h)
+        dW = x.T @ da
+        return {"W": dW if b.any() else factor * dW, "b": da.sum(0), "V": h.T @ d}
+
+    return gradients
+
+
+def test_five_per_cent_where_a_bias_is_zero_do_not_agree_in_an_own_model() -> None:
+    report = verify_own_model(derive_layers(1.0), two_layers, PARAMS)
+    assert report.verdict is Verdict.AGREES, str(report)
+    wrong = verify_own_model(derive_layers(1.05), two_layers, PARAMS)
+    assert wrong.verdict is Verdict.INCONCLUSIVE
+    assert any("errors of W with case" in n and "b scaled by 0 are" in n for n in wrong.notes)
 
 
 # Rounding to one side.

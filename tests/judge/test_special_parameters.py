@@ -112,6 +112,7 @@ def test_a_case_has_zeros_where_a_factor_is_zero(factors: Any, zero: bool) -> No
     case: Any = state_case({}, {}, {})._replace(point=Point(1, factors=factors))
     subject = own_subject({"S": FREE}, None)
     assert subject.draws_zeros(case) is zero
+    assert subject.is_extreme(case) is bool(factors)
 
 
 def test_the_draws_are_known_at_which_the_loss_of_a_setting_raises() -> None:
