@@ -84,7 +84,7 @@ DECIMALS = (1, 2, None)  # of its numbers; the fewest that show the mistake at t
 QUICK, GROWTH = 0.03, 5
 FIRST, KINDS = 2, 4  # failing cases of any kind, and of others, that a name must explain
 CHEAP = 20_000  # T B (D + H) of a problem on which every known mistake can be tried
-PRINTED = 10_000  # numbers, at most, in a line that calls the submission
+PRINTED = 1_000  # numbers, at most, in a line that calls the submission
 
 
 @dataclass(frozen=True)
