@@ -97,6 +97,8 @@ def decide_by_scatter(
     decided, doubts = list(held), list[str]()
     entries = sum(value.size for found in held for value in found.submitted.values())
     wrong = {name for found in held for name in list_failing(found)}
+    gradients = list_half_gradients(held)
+    sided = [name for name in gradients if errs_to_one_side(name, held)]
     for i, found in enumerate(held):
         known = rounding.list_known(i)
         inside = [name for name in rounding.limits[i] if name not in known]
@@ -104,7 +106,8 @@ def decide_by_scatter(
         decided[i] = decide_beyond(attempt, subject, found, limits, entries)
         if any(found.case is each for each in extreme):
             names = [name for name in inside if name not in wrong and is_testable(name, found)]
-            asked = decide_inside(attempt, subject, decided[i], names, entries)
+            least = {n: SURE if may_be_one_sided(n, gradients, sided) else 1 for n in names}
+            asked = decide_inside(attempt, subject, decided[i], least, entries)
             decided[i], doubts = asked[0], [*doubts, *asked[1]]
         wrong |= {*list_failing(decided[i])}
     return decided, doubts
@@ -142,15 +145,16 @@ def choose_extreme(subject: Subject, compared: Sequence[Compared], ordinary: int
 
 
 def decide_inside(
-    attempt: Try, subject: Subject, found: Compared, names: Sequence[str], entries: int
+    attempt: Try, subject: Subject, found: Compared, least: Mapping[str, float], entries: int
 ) -> tuple[Compared, list[str]]:
-    """Decide on results that are rounded inside.
+    """Decide on results that are rounded inside: beyond their scatter by `least` times is wrong.
 
-    What is beyond their scatter by little is open, and so is what errs at the case alone.
+    What is beyond by less is open, and so is what errs at the case alone.
     """
-    if not names:
+    if not least:
         return found, []
-    decided, doubts = weigh(attempt, subject, found, names, entries, decisive=True), list[str]()
+    names, doubts = [*least], list[str]()
+    decided = weigh(attempt, subject, found, names, entries, decisive=True)
     failing = [name for name in names if name in list_failing(decided)]
     times = measure_excess(attempt, subject, decided, failing)
     lone = [
@@ -159,9 +163,9 @@ def decide_inside(
         and np.any(find_errors(found, name) > LONE * decided.allowed[name])
     ]  # fmt: skip
     for name in failing:
-        if times[name] < SURE:
+        if times[name] <= 1 or times[name] < least[name]:
             decided = allow(decided, name, found.allowed[name])
-    slight = [name for name in failing if 1 < times[name] < SURE]
+    slight = [name for name in failing if 1 < times[name] < least[name]]
     doubts += [describe_slight(slight, found)] if slight else []
     return decided, doubts + ([describe_lone(lone, found)] if lone else [])
 
@@ -171,16 +175,17 @@ def excuse_one_sided(
 ) -> tuple[list[Compared], list[str]]:
     """Allow for rounding to one side, as toward zero, where the scatter has decided by little.
 
-    Other gradients show it: of the errors, more than half have one sign. A gradient that is beyond
-    its scatter by more in any case is wrong. The second result are sentences on what is left open.
+    A gradient that is beyond its scatter by more in any case is wrong. The second result are
+    sentences on what is left open.
     """
-    most = dict[str, float]()
-    for found in settled:
-        for each in found.comparisons:
-            if each.name in found.gradients and is_half(found.dtypes[each.name]):
-                most[each.name] = max(most.get(each.name, 0.0), each.error)
-    sided = {name for name in most if errs_to_one_side(name, compared)}
-    slight = [n for n in most if 1 < most[n] < SURE and ({*most} - {n} or {n}) & sided]
+    gradients, most = list_half_gradients(settled), dict[str, float]()
+    sided = [name for name in gradients if errs_to_one_side(name, compared)]
+    for each in (each for found in settled for each in found.comparisons):
+        most[each.name] = max(most.get(each.name, 0.0), each.error)
+    slight = [
+        name for name in gradients
+        if 1 < most[name] < SURE and may_be_one_sided(name, gradients, sided)
+    ]  # fmt: skip
     excused, cases = list(settled), list[Compared]()
     for i, (before, after) in enumerate(zip(compared, settled, strict=True)):
         for name in slight:
@@ -188,6 +193,17 @@ def excuse_one_sided(
                 excused[i] = allow(excused[i], name, before.allowed[name])
                 cases.append(after)
     return excused, [describe_slight(slight, *cases)] if cases else []
+
+
+def list_half_gradients(compared: Sequence[Compared]) -> list[str]:
+    """List the gradients that are judged in half precision in any case."""
+    half = (n for found in compared for n in found.gradients if is_half(found.dtypes[n]))
+    return [*dict.fromkeys(half)]
+
+
+def may_be_one_sided(name: str, gradients: Collection[str], sided: Collection[str]) -> bool:
+    """Tell whether other gradients err to one side, or this one where there is no other."""
+    return not ({*gradients} - {name} or {name}).isdisjoint(sided)
 
 
 def errs_to_one_side(name: str, compared: Sequence[Compared]) -> bool:

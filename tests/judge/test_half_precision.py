@@ -288,10 +288,18 @@ def test_an_error_at_the_case_that_no_neighbour_has_is_a_mistake(weighed: Weighe
     assert tight.allowed["w"].tolist() == [2.0**-12]  # it failed before, and was not asked for
 
 
-def test_what_is_rounded_inside_is_no_mistake_if_it_is_beyond_by_little(weighed: Weighed) -> None:
+@pytest.mark.parametrize("sided", [True, False])
+def test_what_is_rounded_inside_is_no_mistake_if_it_is_beyond_by_little_and_to_one_side(
+    weighed: Weighed, sided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half_precision, "errs_to_one_side", lambda name, compared: sided)
     weighed.limit = 0.125
     extreme = [half([error]) for error in (0.125, 0.25, 0.375)]
     found, doubts = hold_and_doubt([half([0.1]) for _ in range(9)] + extreme, extreme)
+    if not sided:
+        assert [each.fails for each in found] == [False] * 10 + [True, False]  # one is enough
+        assert not doubts
+        return
     assert [each.fails for each in found] == [False] * 11 + [True]
     assert [each.allowed["w"].tolist() for each in found[9:]] == [[0.125], [1.0], [0.125]]
     assert len(doubts) == 1
