@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.neighbours import are_numbers_of
 from bptt_verifier.judge.subject import Compared, Copy, Subject, find_dtype
@@ -105,19 +107,27 @@ def compare_at(
     copy: Copy = copies,
     precision: Any = None,
     rounded: Collection[str] = (),
+    inside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Compared | Breach:
     """Call a submission at a case, and compare its results with the reference.
 
     `precision` is the format in which the submission computes, if it is coarser than its results'.
-    The results `rounded` to float16 are taken as if they were returned in it, where they are.
+    The results `rounded` to half precision are taken as if they were returned in it, where they
+    are, and those `inside` are judged in these formats, if theirs are finer.
     """
     submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):
         return submitted
+    formats = dict(inside)
     for name in submitted.keys() & rounded:
-        if are_numbers_of(submitted[name], np.float16):
+        if are_numbers_of(submitted[name], bfloat16):
+            formats[name] = bfloat16
+        elif are_numbers_of(submitted[name], np.float16):
             submitted[name] = submitted[name].astype(np.float16)
     dtypes = find_dtypes(submitted, case, precision)
+    dtypes |= {
+        n: np.dtype(f) for n, f in formats.items() if n in dtypes and is_coarser(f, dtypes[n])
+    }
     values, allowed = find_truth(case, dtypes)
     finite = np.isfinite(np.concatenate([value.ravel() for value in submitted.values()])).all()
     for name, value in () if finite else submitted.items():

@@ -90,12 +90,14 @@ def describe_precision(
     parameters `given` may be coarser than that of the judge's own cases.
     """
     precision, of_loss = known
-    coarser: dict[str, dict[str, None]] = {}
+    coarser, inside = dict[str, dict[str, None]](), dict[str, dict[str, None]]()
     for found in compared:
         finest = find_coarsest_dtype(*found.case.arguments.values())
         for name in dict.fromkeys((*found.gradients, *found.submitted)):
             returned = found.submitted[name].dtype
-            if is_coarser(returned, finest):
+            if is_half(judged := found.dtypes[name]) and not is_half(returned):
+                inside.setdefault(str(judged), {})[name] = None
+            elif is_coarser(returned, finest):
                 coarser.setdefault(str(returned), {})[name] = None
     for dtype, returned_in in coarser.items():
         if precision is not None and is_coarser(precision, dtype):
@@ -109,6 +111,13 @@ def describe_precision(
             continue
         finer = "where arguments are finer"
         yield f"You return {dtype} numbers for {which} {finer}: judged in {dtype}."
+    for dtype, every in inside.items() if precision is None else ():
+        others = [name for name in every if not any(name in each for each in coarser.values())]
+        if others:
+            yield (
+                f"Errors of {', '.join(others)} are those of rounding in half precision: judged in "
+                f"{dtype}."
+            )
     if precision is not None:
         dtype = np.dtype(precision)
         rounding = "in half precision" if is_half(dtype) else f"to {dtype}"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.comparisons import find_forward_difference
 from bptt_verifier.judge.neighbours import (
@@ -29,12 +30,15 @@ from bptt_verifier.tolerance.scatter import FAR, IN_HALF, NEIGHBOURS
 SEVERAL = 8  # cases that show it, at least
 BEYOND = 8  # roundings of the result are more than formulas with a few further ones make
 LONE = (NEIGHBOURS + 1) ** 0.5  # times the limit of a mean is that of one error
-SURE = 3  # times what the scatter explains is a mistake for certain
+# Times what the scatter explains is a mistake for certain, whatever the rounding. In bfloat16, more
+# neighbours leave less to the scatter.
+SURE, SURE_IN_BRIEF = 3, 8
 SIDED, TELLING = 2 / 3, 100  # of the errors have one sign, of so many at least
 MOST_TERMS = 512  # of one sign, of which the mean is 4 units of float16's sum or more
 SPARSE = 0.5  # of the inputs are zero, and more, where they are pulses
 FAR_ABOVE = 2**10  # times what underflow may take
 
+Open = tuple[Mapping[str, float], Compared]  # how many times are wrong, by name, at a case
 Limits = tuple[Array, Array]  # what float32 allows, and one rounding of a result in it
 
 
@@ -94,11 +98,11 @@ def decide_by_scatter(
     far from what underflows. A result that is wrong elsewhere is not asked for, nor is a sum of
     many terms. The second result are sentences on what is left open.
     """
-    decided, doubts = list(held), list[str]()
+    decided, open_by, lone_by = list(held), list[Open](), list[Open]()
     entries = sum(value.size for found in held for value in found.submitted.values())
     wrong = {name for found in held for name in list_failing(found)}
-    gradients = list_half_gradients(held)
-    sided = [name for name in gradients if errs_to_one_side(name, held)]
+    every = {name for found in held for name in found.gradients}
+    sided = [name for name in list_half_gradients(held) if errs_to_one_side(name, held)]
     for i, found in enumerate(held):
         known = rounding.list_known(i)
         inside = [name for name in rounding.limits[i] if name not in known]
@@ -106,11 +110,16 @@ def decide_by_scatter(
         decided[i] = decide_beyond(attempt, subject, found, limits, entries)
         if any(found.case is each for each in extreme):
             names = [name for name in inside if name not in wrong and is_testable(name, found)]
-            least = {n: SURE if may_be_one_sided(n, gradients, sided) else 1 for n in names}
-            asked = decide_inside(attempt, subject, decided[i], least, entries)
-            decided[i], doubts = asked[0], [*doubts, *asked[1]]
+            least = {
+                name: find_sure(name, found) if may_be_one_sided(name, every, sided) else 1
+                for name in names
+            }
+            decided[i], slight, lone = decide_inside(attempt, subject, decided[i], least, entries)
+            open_by += [(slight, found)] if slight else []
+            lone_by += [(lone, found)] if lone else []
         wrong |= {*list_failing(decided[i])}
-    return decided, doubts
+    doubts = [describe_slight(open_by)] if open_by else []
+    return decided, doubts + ([describe_lone(lone_by)] if lone_by else [])
 
 
 def decide_beyond(
@@ -146,28 +155,27 @@ def choose_extreme(subject: Subject, compared: Sequence[Compared], ordinary: int
 
 def decide_inside(
     attempt: Try, subject: Subject, found: Compared, least: Mapping[str, float], entries: int
-) -> tuple[Compared, list[str]]:
+) -> tuple[Compared, Mapping[str, float], Mapping[str, float]]:
     """Decide on results that are rounded inside: beyond their scatter by `least` times is wrong.
 
-    What is beyond by less is open, and so is what errs at the case alone.
+    What is beyond by less is open, the second result, and so is what errs at the case alone.
     """
-    if not least:
-        return found, []
-    names, doubts = [*least], list[str]()
+    names = [*least]
+    if not names:
+        return found, {}, {}
     decided = weigh(attempt, subject, found, names, entries, decisive=True)
     failing = [name for name in names if name in list_failing(decided)]
     times = measure_excess(attempt, subject, decided, failing)
-    lone = [
-        name for name in names
+    lone = {
+        name: LONE for name in names
         if name not in failing
         and np.any(find_errors(found, name) > LONE * decided.allowed[name])
-    ]  # fmt: skip
+    }  # fmt: skip
     for name in failing:
         if times[name] <= 1 or times[name] < least[name]:
             decided = allow(decided, name, found.allowed[name])
-    slight = [name for name in failing if 1 < times[name] < least[name]]
-    doubts += [describe_slight(slight, found)] if slight else []
-    return decided, doubts + ([describe_lone(lone, found)] if lone else [])
+    slight = {name: least[name] for name in failing if 1 < times[name] < least[name]}
+    return decided, slight, lone
 
 
 def excuse_one_sided(
@@ -178,21 +186,29 @@ def excuse_one_sided(
     A gradient that is beyond its scatter by more in any case is wrong. The second result are
     sentences on what is left open.
     """
-    gradients, most = list_half_gradients(settled), dict[str, float]()
-    sided = [name for name in gradients if errs_to_one_side(name, compared)]
-    for each in (each for found in settled for each in found.comparisons):
-        most[each.name] = max(most.get(each.name, 0.0), each.error)
-    slight = [
-        name for name in gradients
-        if 1 < most[name] < SURE and may_be_one_sided(name, gradients, sided)
-    ]  # fmt: skip
-    excused, cases = list(settled), list[Compared]()
+    every = {name for found in settled for name in found.gradients}
+    half, most, sure = list_half_gradients(settled), dict[str, float](), dict[str, float]()
+    sided = [name for name in half if errs_to_one_side(name, compared)]
+    for found in settled:
+        for each in found.comparisons:
+            most[each.name] = max(most.get(each.name, 0.0), each.error)
+            sure[each.name] = max(sure.get(each.name, 0.0), find_sure(each.name, found))
+    slight = {
+        name: sure[name] for name in half
+        if 1 < most[name] < sure[name] and may_be_one_sided(name, every, sided)
+    }  # fmt: skip
+    excused, open_by = list(settled), list[Open]()
     for i, (before, after) in enumerate(zip(compared, settled, strict=True)):
-        for name in slight:
-            if name in list_failing(after):
-                excused[i] = allow(excused[i], name, before.allowed[name])
-                cases.append(after)
-    return excused, [describe_slight(slight, *cases)] if cases else []
+        names = [name for name in slight if name in list_failing(after)]
+        for name in names:
+            excused[i] = allow(excused[i], name, before.allowed[name])
+        open_by += [({name: slight[name] for name in names}, after)] if names else []
+    return excused, [describe_slight(open_by)] if open_by else []
+
+
+def find_sure(name: str, found: Compared) -> float:
+    """Find how many times the scatter is a mistake, if rounding may be to one side."""
+    return SURE_IN_BRIEF if found.dtypes[name] == bfloat16 else SURE
 
 
 def list_half_gradients(compared: Sequence[Compared]) -> list[str]:
@@ -202,7 +218,7 @@ def list_half_gradients(compared: Sequence[Compared]) -> list[str]:
 
 
 def may_be_one_sided(name: str, gradients: Collection[str], sided: Collection[str]) -> bool:
-    """Tell whether other gradients err to one side, or this one where there is no other."""
+    """Tell whether another gradient errs to one side, or this one where there is no other."""
     return not ({*gradients} - {name} or {name}).isdisjoint(sided)
 
 
@@ -216,7 +232,7 @@ def errs_to_one_side(name: str, compared: Sequence[Compared]) -> bool:
         if name in found.submitted:
             true = found.values[name]
             errors = found.submitted[name].astype(np.float64) - true
-            large = np.abs(true) > np.max(np.abs(true)) / 16
+            large = np.abs(true) > np.max(np.abs(true), initial=0.0) / 16
             large &= np.isfinite(errors) & (errors != 0)
             above.append(errors[large] > 0)
             outside.append((errors * true)[large] > 0)
@@ -254,24 +270,32 @@ def measure_excess(
     return times
 
 
-def describe_slight(names: Sequence[str], found: Compared, *more: Compared) -> str:
-    """Say that errors are beyond their scatter by little, in one case or several."""
-    others = {each.case.label for each in more} - {found.case.label}
-    besides = f" and in {len(others)} more" if others else ""
+def describe_slight(cases: Sequence[Open]) -> str:
+    """Say that errors are beyond their scatter by little."""
+    names, where = describe_cases(cases)
+    most = max(least for each, _ in cases for least in each.values())
     return (
-        f"In half precision, errors of {', '.join(names)} are beyond what their scatter explains "
-        f"with {found.case.label}{besides}, by less than {SURE} times: rounding to one side errs "
-        "so, as toward zero, and so may a mistake."
+        f"In half precision, errors of {names} are beyond what their scatter explains with "
+        f"{where}, by less than {most:g} times: rounding to one side errs so, as toward zero, and "
+        "so may a mistake."
     )
 
 
-def describe_lone(names: Sequence[str], found: Compared) -> str:
+def describe_lone(cases: Sequence[Open]) -> str:
     """Say that errors at a case are none that its neighbours have."""
+    names, where = describe_cases(cases)
     return (
-        f"In half precision, errors of {', '.join(names)} with {found.case.label} are beyond what "
-        "their scatter at neighbouring values explains, and there they are within it: what is "
-        "wrong at these values alone, as at a zero, errs so."
+        f"In half precision, errors of {names} are beyond what their scatter at neighbouring "
+        f"values explains with {where}, and at these they are within it: what is wrong at some "
+        "values alone, as at a zero, errs so."
     )
+
+
+def describe_cases(cases: Sequence[Open]) -> tuple[str, str]:
+    """List the names of some cases, and describe the first case and the number of the others."""
+    names = dict.fromkeys(name for each, _ in cases for name in each)
+    more = f" and in {len(cases) - 1} more" if len(cases) > 1 else ""
+    return ", ".join(names), f"{cases[0][1].case.label}{more}"
 
 
 def has_few_terms(name: str, found: Compared, *, inside: bool) -> bool:

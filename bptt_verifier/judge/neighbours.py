@@ -31,6 +31,9 @@ DECISIVE = 8  # cases at which the scatter decides on each gradient in half prec
 # Neighbours within the spacing of a format's numbers, in units of it, at which a result in that
 # format stays or jumps, and the number of these that are asked.
 WITHIN_SPACING, FEW = 2.0**-6, 4
+# Neighbours for results in bfloat16, whose spacing is half of the error that may be allowed where a
+# mistake is to be seen: so many leave little to the scatter.
+BRIEF = 2 * NEIGHBOURS
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
 # times what float32 allows. What float16 allows may be infinite.
 TYPICAL = 2.0**-10
@@ -69,7 +72,8 @@ def weigh(
         found = weigh(attempt, subject, found, halves, entries, decisive, far, of_half=of_half)
         return weigh(attempt, subject, found, finer, entries, decisive, far)
     distance = of_half if halves else FAR if far else DISTANCE
-    errors = collect_errors(attempt, subject, found.case, names, distance)
+    number = BRIEF if any(found.dtypes[name] == bfloat16 for name in names) else NEIGHBOURS
+    errors = collect_errors(attempt, subject, found.case, names, distance, number)
     again, doubtful = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
@@ -183,24 +187,31 @@ def are_clipped(yours: Array, true: Array) -> Array:
 
 
 def collect_errors(
-    attempt: Try, subject: Subject, case: Case, names: Sequence[str], distance: float
+    attempt: Try,
+    subject: Subject,
+    case: Case,
+    names: Sequence[str],
+    distance: float,
+    number: int = NEIGHBOURS,
 ) -> dict[str, list[Array]]:
-    """Collect the errors of the results of these names at the neighbours of a case.
+    """Collect the errors of the results of these names at so many neighbours of a case.
 
     A result in half precision that overflows at a neighbour has none there.
     """
     errors: dict[str, list[Array]] = {name: [] for name in names}
-    for near in ask_neighbours(attempt, subject, case, distance):
+    for near in ask_neighbours(attempt, subject, case, distance, number):
         for name in near.submitted.keys() & errors.keys():
             if np.isfinite(near.submitted[name]).all():
                 errors[name].append(near.submitted[name] - near.values[name])
     return errors
 
 
-def ask_neighbours(attempt: Try, subject: Subject, case: Case, distance: float) -> list[Compared]:
-    """Compare at the neighbours of a case; those at which the code fails are left out."""
+def ask_neighbours(
+    attempt: Try, subject: Subject, case: Case, distance: float, number: int = NEIGHBOURS
+) -> list[Compared]:
+    """Compare at neighbours of a case; those at which the code fails are left out."""
     found = list[Compared]()
-    for k in range(NEIGHBOURS):
+    for k in range(number):
         with suppress(CodeRaisedError):  # the loss may be defined elsewhere alone
             near = attempt(subject.displace(case, k, distance))
             found += [] if near is None else [near]
@@ -362,6 +373,31 @@ def is_rounded_to(found: Compared, name: str, dtype: Any = np.float16) -> bool:
     if are_numbers_of(true, dtype) or not fill_digits(own, dtype) or have_one_spacing(own, dtype):
         return False  # short numbers such as counts, of which nothing is lost
     return is_within(found, [name], dtype)
+
+
+def list_rounded(found: Compared) -> set[str]:
+    """List the results beyond their bounds that are rounded to half precision when returned."""
+    failing = list_failing(found)
+    return {n for n in failing if is_rounded_to(found, n) or is_rounded_to(found, n, bfloat16)}
+
+
+def find_formats_inside(
+    attempt: Try, subject: Subject, before: Compared, after: Compared
+) -> dict[str, Any]:
+    """Find the formats of gradients that alone are computed in half precision, by name.
+
+    A state or an adjoint may be stored in it, and others be computed without it. Their errors
+    scatter like rounding and leave digits; those that move smoothly have another reason.
+    """
+    formats = dict[str, Any]()
+    names = [n for n in list_excused(before, after) if n in before.gradients]
+    for name in names:
+        within = [dtype for dtype in FORMATS if is_within(before, [name], dtype)]
+        if not within or is_lost(before, name) or not is_half(within[0]):
+            continue
+        if not follows_closely(attempt, subject, before, [name], within[0]):
+            formats[name] = within[0]
+    return formats
 
 
 def has_format(values: Array) -> bool:

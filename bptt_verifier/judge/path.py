@@ -39,15 +39,16 @@ from bptt_verifier.judge.neighbours import (
     DECISIVE,
     ENTRIES,
     are_numbers_of,
+    find_formats_inside,
     find_precision,
     follows_closely,
     is_half,
     is_half_precision,
     is_lost,
-    is_rounded_to,
     is_within,
     list_excused,
     list_failing,
+    list_rounded,
     may_be_rounded,
     settle,
     weigh,
@@ -125,15 +126,16 @@ class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
     `precision` is the format in which the submission computes, if it is coarser than that of its
-    results, and `inferred` where errors alone say so; the gradients in `rounded` are numbers of
-    float16. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
-    that are not finite at large values alone, or in half precision; `doubtful` are those found
-    before the precision is known. In those `raised` it raised an exception, as outside of a
-    formula's domain, and in those `zeroed`, with zeros, it broke the contract. `differs` is a
-    forward pass that is another one where an iteration of the loss has not converged. `learnt`
-    counts the cases from which the precision was to be learnt. `extreme` are the cases of extreme
-    sizes and values. `settled` has what scatter has decided of a case, by the identity of what was
-    found there, and `sided` what it leaves open as rounding to one side.
+    results, and `inferred` where errors alone say so; the results in `rounded` are numbers of half
+    precision, and those `inside` are computed in it by parts. `confirmed` are the gradients known
+    to be wrong. `overflows` are breaches by results that are not finite at large values alone, or
+    in half precision; `doubtful` are those found before the precision is known. In those `raised`
+    it raised an exception, as outside of a formula's domain, and in those `zeroed`, with zeros, it
+    broke the contract. `differs` is a forward pass that is another one where an iteration of the
+    loss has not converged. `learnt` counts the cases from which the precision was to be learnt.
+    `extreme` are the cases of extreme sizes and values. `settled` has what scatter has decided of a
+    case, by the identity of what was found there, and `sided` what it leaves open as rounding to
+    one side.
     """
 
     def __init__(
@@ -149,16 +151,14 @@ class SubjectJudgement(Judgement):
         self.compared, self.probes = list[Compared](), list[Compared]()
         self.fails = False
         self.precision: Any = subject.precision
-        self.rounded = frozenset[str]()
-        self.precision_known = subject.precision is not None
-        self.inferred = False
+        self.rounded, self.inside = frozenset[str](), dict[str, Any]()
+        self.precision_known, self.inferred = subject.precision is not None, False
         self.learnt = self.halves = 0
-        self.confirmed: list[str] = []
+        self.confirmed, self.sided = list[str](), list[str]()
         self.overflows, self.doubtful = list[Breach](), list[Breach]()
         self.raised, self.zeroed = list[Breach](), list[Breach]()
         self.differs: Mistake | None = None
         self.extreme: list[Case] = []
-        self.sided: list[str] = []
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
     @property
@@ -194,7 +194,7 @@ class SubjectJudgement(Judgement):
         self, submission: Submission, case: Case, copy: Copy = copies
     ) -> Compared | Breach:
         """Call another submission, whose results have the formats of this one."""
-        known: Any = {"precision": self.precision, "rounded": self.rounded}
+        known: Any = {"precision": self.precision, "rounded": self.rounded, "inside": self.inside}
         return compare_at(submission, self.subject, case, copy, **known)
 
     def attempt(self, case: Case) -> Compared | None:
@@ -264,7 +264,8 @@ class SubjectJudgement(Judgement):
         found = ask_at_zeros(self.submission, self.subject, case) or self.compare_at(case)
         if isinstance(found, Breach):
             return self.excuse(found, case)
-        if self.precision is None and self.learnt < LEARNING and not case.single:
+        telling = not case.single or self.subject.format_given == np.float32
+        if self.precision is None and self.learnt < LEARNING and telling:
             found = self.learn_precision(found)
         found = self.settle_forward(found)
         differs = find_forward_difference(self.subject, found)
@@ -293,11 +294,10 @@ class SubjectJudgement(Judgement):
 
         Where values are drawn, a function may guard the domain of its formula: it raises there,
         and has not raised at the parameters given. A number that underflows may be an exception
-        under settings of its own.
-        In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values that are ordinary in
-        float64, and in any precision a softmax with one shift for all columns is 0/0 at large ones.
-        Until the precision is known, it may be half precision. Where a parameter is drawn as zero,
-        right code may divide by it, or have nothing to loop over.
+        under settings of its own. In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values
+        that are ordinary in float64, and in any precision a softmax with one shift for all columns
+        is 0/0 at large ones. Until the precision is known, it may be half precision. Where a
+        parameter is drawn as zero, right code may divide by it, or have nothing to loop over.
         """
         by_settings = breach.by_settings and self.compared
         if breach.of_values and (by_settings or self.subject.may_be_outside(case)):
@@ -351,8 +351,9 @@ class SubjectJudgement(Judgement):
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
             self.precision, self.inferred = precision, True
         if self.precision is None:
-            self.rounded |= {name for name in names if is_rounded_to(found, name)}
-        if self.rounded & {*names}:
+            self.rounded |= list_rounded(found)
+            self.inside |= find_formats_inside(self.attempt, self.subject, found, weighed)
+        if {*self.rounded, *self.inside} & {*failing}:
             return self.compare_again(found)
         lost = any(is_lost(found, name) for name in list_excused(found, weighed))
         self.precision_known |= not lost
@@ -482,9 +483,8 @@ class SubjectJudgement(Judgement):
         report = state_resolutions_of_formats(report, settled)
         if report.verdict is Verdict.DISAGREES:
             home = [each for each in cases if not self.subject.may_be_outside(each.case)]
-            early = describe_early(self.subject, home)
-            where = self.subject.describe_failing(cases)
-            return report._replace(notes=(*early, *where, *report.notes))
+            more = *describe_early(self.subject, home), *self.subject.describe_failing(cases)
+            return report._replace(notes=(*more, *report.notes))
         doubts = [*self.sided, *slight, *(() if kept is None else kept.doubts)]
         if self.inferred and is_half(self.precision):
             doubts += doubt_format(settled)

@@ -360,7 +360,7 @@ def describe_change(
     if isinstance(again, Breach):
         if poisoned and again.mistake.name != "not-finite":
             return None  # which the next repetitions show
-        said = f"Called again, {again.mistake.explanation}"
+        said = f"Called again, {again.mistake.explanation.rstrip('.')}."
         return make_finding("its result", repetition, first.case, said, again.mistake.details)
     before = {comparison.name: comparison for comparison in first.comparisons}
     for name, value in again.submitted.items():

@@ -68,15 +68,17 @@ def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:
         absent = {name: np.zeros_like(values[name]) for name in names if name in values}
         if absent:
             yield replace_arrays(problem, absent)
-    problem = draw(rng, SMALL, np.float64)
-    problem.x[SMALL.T // 2] = 0
-    yield problem
+    for t in (SMALL.T // 2, -1):  # the last, as where sequences are padded at their end
+        problem = draw(rng, SMALL, np.float64)
+        problem.x[t] = 0
+        yield problem
     problem = draw(rng, SMALL, np.float64)
     yield problem._replace(x=np.repeat(problem.x[:1], SMALL.T, axis=0))  # one input at every step
     problem = draw(rng, SMALL, np.float64)
     equal = {"x": np.repeat(problem.x[:, :1], SMALL.B, axis=1)}
     equal |= {name: np.repeat(state[:1], SMALL.B, axis=0) for name, state in problem.first.items()}
     yield replace_arrays(problem, equal)
+    yield replace_arrays(problem, equal | {"y": np.repeat(problem.y[..., :1, :], SMALL.B, axis=-2)})
 
 
 def draw_padded_problem(draw: Draw, seed: int) -> Problem:

@@ -55,6 +55,18 @@ def test_a_returned_format_is_not_said_where_a_coarser_one_judges() -> None:
     assert [*describe_precision([found], [found], (np.float16, None), ())] == [said]
 
 
+def test_the_format_of_what_is_computed_in_half_precision_by_parts_is_said() -> None:
+    found = state_compared(ONES, ONES, ONES)
+    found.dtypes["a"] = np.dtype(np.float16)
+    assert [*describe_precision([found], [found], (None, None), ())] == [
+        "Errors of a are those of rounding in half precision: judged in float16."
+    ]
+    assert len([*describe_precision([found], [found], (np.float16, None), ())]) == 1  # of all
+    half = state_compared(ONES | {"a": np.ones(1, np.float16)}, ONES, ONES)
+    (said,) = describe_precision([half], [half], (None, None), ())
+    assert said.startswith("You return float16 numbers for a")
+
+
 def test_the_format_that_the_loss_rounds_to_is_said() -> None:
     found = state_compared({"a": 1.0}, {"a": 1.0}, {"a": 1.0}, np.float64)
     (said,) = describe_precision([found], [found], (np.float32, np.float32), ())

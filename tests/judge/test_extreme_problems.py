@@ -127,6 +127,26 @@ def test_a_state_detached_every_sixteen_steps_is_not_called_truncation() -> None
     assert [mistake.name for mistake in report.mistakes] == ["unknown"]
 
 
+VALUES: dict[str, Callable[[Any, Any], bool]] = {
+    "the last input is zero": lambda x, y: x.any() and not x[-1].any(),
+    "all sequences and targets are equal": lambda x, y: (
+        len(y) > 1 and bool((x == x[:, :1]).all() and (y == y[:1]).all() and x.any())
+    ),
+}
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(("where", "cell"), by_turns([*VALUES], ["rnn", "lstm", "gru"]))
+def test_what_is_wrong_at_some_values_alone_disagrees(where: str, cell: str) -> None:
+    def sometimes(params: Any, x: Any, y: Any) -> Gradients:
+        found = right(cell, params, x, y)
+        return found | {"W": (1.01 if VALUES[where](x, y) else 1.0) * found["W"]}
+
+    report = judge(sometimes, cell)
+    assert report.verdict is Verdict.DISAGREES, str(report)
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+
+
 @pytest.mark.rest
 @pytest.mark.parametrize(
     ("limit", "cell"), by_turns([1000.0, 5.0, 100.0, 10.0], ["rnn", "lstm", "gru"])

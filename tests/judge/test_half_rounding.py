@@ -10,9 +10,11 @@ from bptt_verifier.judge import path
 from bptt_verifier.judge.comparisons import compare_at
 from bptt_verifier.judge.neighbours import (
     find_format,
+    find_formats_inside,
     has_format,
     have_one_spacing,
     is_rounded_to,
+    list_rounded,
 )
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.subject import Compared
@@ -21,7 +23,13 @@ from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.stated_cases import state_case, state_compared, state_subject
+from bptt_verifier.tolerance.formats import find_unit
+from tests.support.stated_cases import (
+    state_case,
+    state_compared,
+    state_subject,
+    subject_with_neighbours,
+)
 
 HALF = 1 + 2.0**-10  # a number of float16
 
@@ -108,6 +116,7 @@ def allow(dtype: Any, names: Any) -> Truth:
 
 
 CASE = state_case(VALUES, VALUES, VALUES)._replace(truth=allow)
+CASE_IN_ALL = state_case(VALUES, VALUES, VALUES)
 
 
 def rounded(w: Any) -> Any:
@@ -129,6 +138,79 @@ def test_numbers_of_half_precision_are_compared_in_it(
     assert isinstance(found, Compared)
     assert found.submitted["w"].dtype == found.dtypes["w"] == dtype
     assert found.submitted["w"].tolist() == gradients(VALUES["w"])["w"].tolist()
+
+
+def test_numbers_of_bfloat16_are_compared_in_it_and_stay_what_they_are() -> None:
+    def brief(w: Any) -> Any:
+        return {"w": np.array([1 + 2.0**-7, 2.0])}
+
+    given: Any = {"rounded": ["w"]}
+    found = compare_at(Submission(brief), state_subject(CASE_IN_ALL), CASE_IN_ALL, **given)
+    assert isinstance(found, Compared)
+    assert found.submitted["w"].dtype == np.float64
+    assert found.dtypes["w"] == bfloat16
+
+
+@pytest.mark.parametrize(
+    ("inside", "returned", "judged"),
+    [
+        ({"w": np.float16}, "f8", np.float16), ({"w": bfloat16}, "f8", bfloat16),
+        ({"w": bfloat16}, "f2", bfloat16), ({"w": np.float16}, "f2", np.float16),
+        ({"v": np.float16}, "f8", np.float64),
+    ],
+)  # fmt: skip
+def test_what_is_computed_inside_in_a_coarser_format_is_compared_in_that(
+    inside: Any, returned: str, judged: Any
+) -> None:
+    def derive(w: Any) -> Any:
+        return {"w": w.astype(returned)}
+
+    found = compare_at(Submission(derive), state_subject(CASE_IN_ALL), CASE_IN_ALL, inside=inside)
+    assert isinstance(found, Compared)
+    assert found.dtypes["w"] == judged
+
+
+def test_results_of_both_formats_of_half_precision_are_listed() -> None:
+    true = {n: np.array([1 + 2.0**-7 + 2.0**-12, 3.0]) for n in ("brief", "half", "loss", "fine")}
+    yours = {"brief": [1 + 2.0**-7, 3.0], "half": [1 + 2.0**-7 + 2.0**-10, 3.0]}
+    yours |= {"loss": [1 + 2.0**-7, 3.0], "fine": [1 + 2.0**-7 + 2.0**-13, 3.0]}
+    found = state_compared(yours, true, dict.fromkeys(true, np.full(2, 2.0**-50)))
+    found = found._replace(case=state_case(true, dict.fromkeys(true, np.full(2, 2.0**-7))))
+    assert list_rounded(found) == {"brief", "half", "loss"}
+    right = state_compared(yours, yours, dict.fromkeys(true, np.full(2, 2.0**-50)))
+    assert list_rounded(right._replace(case=found.case)) == set()  # within its bounds
+
+
+@pytest.mark.parametrize(
+    ("error", "jumps", "excused", "expected"),
+    [
+        (2.0**-10, True, True, np.float16), (2.0**-10, False, True, None),
+        (2.0**-10, True, False, None), (2.0**-21, True, True, None),  # as in float32
+        (2.0**-8, True, True, bfloat16), (2.0**-5, True, True, None),
+    ],
+)  # fmt: skip
+def test_one_gradient_may_be_computed_in_half_precision_where_its_errors_jump(
+    error: float, jumps: bool, excused: bool, expected: Any
+) -> None:
+    """Each format allows four of its units; at neighbours, errors are anew or what they were."""
+    true = {"w": np.array([1.0, 1.5])}
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        return Truth(true, {"w": np.full(2, 4 * find_unit(dtype))})
+
+    def state(size: float, limit: float) -> Compared:
+        found = state_compared({"w": true["w"] + size}, true, {"w": np.full(2, limit)})
+        return found._replace(case=found.case._replace(truth=truth))
+
+    def attempt(case: Any) -> Compared:
+        number, distance = case.point
+        moved = {"w": true["w"] * (1 + number * distance)}
+        size = error * (-1) ** number if jumps else error
+        return state_compared({"w": moved["w"] + size}, moved, {"w": np.full(2, 1.0)})
+
+    before, after = state(error, 2.0**-40), state(error, 1.0 if excused else 2.0**-40)
+    found = find_formats_inside(attempt, subject_with_neighbours(), before, after)
+    assert found == ({} if expected is None else {"w": expected})
 
 
 def begin() -> tuple[SubjectJudgement, Compared]:

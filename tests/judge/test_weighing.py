@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.neighbours import (
     collect_errors,
@@ -155,6 +156,23 @@ def test_neighbours_are_as_far_away_as_the_format_of_each_result_asks(
         start = number * (NEIGHBOURS + 1)
         assert {each for _, each in asked[start : start + NEIGHBOURS]} == {distance}
         assert asked[start + NEIGHBOURS] == 0  # and the case itself once more
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"), [(np.float16, NEIGHBOURS), (bfloat16, 2 * NEIGHBOURS)]
+)
+def test_results_in_bfloat16_have_twice_as_many_neighbours(dtype: Any, number: int) -> None:
+    asked = list[int]()
+
+    def near(i: int, distance: float) -> Any:
+        asked.append(i)
+        return np.zeros(1)
+
+    attempt = attempt_with(near, np.zeros(1), np.ones(1))
+    found = attempt(CASE_OF_ONES)
+    found = found._replace(dtypes={"w": np.dtype(dtype)})
+    weigh(attempt, subject_with_neighbours(), found, ["w"], 10, decisive=True)
+    assert [i for i in asked if i >= 0][-number:] == [*range(number)]
 
 
 @pytest.mark.parametrize(("answers", "is_rounding"), [(8, True), (7, False), (0, False)])
