@@ -19,7 +19,7 @@ def is_floating(dtype: Any) -> bool:
 
 def is_real(dtype: Any) -> bool:
     """Tell whether a dtype is one of NumPy's own of floats or integers: float8_e5m2 says it is."""
-    return dtype.kind in "fiu" and dtype.isbuiltin == 1
+    return issubclass(dtype.type, np.floating | np.integer)
 
 
 def find_unit(dtype: Any) -> float:

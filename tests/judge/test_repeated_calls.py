@@ -370,7 +370,7 @@ def test_a_breach_at_a_second_call_is_a_change_and_in_poisoned_memory_only_if_no
             if way is AGAIN or name == "not-finite":
                 assert found is not None
                 assert "changes its result" in found.explanation
-                assert "Called again, W has NaN With case 0." in found.explanation
+                assert "Called again, W has NaN. With case 0." in found.explanation
                 assert found.details == {"entry": [0]}
             else:
                 assert found is None

@@ -1,5 +1,6 @@
 """Number formats: their unit roundoffs, their ends, and what rounding to them gives."""
 
+import pickle
 from typing import Any
 
 import jax.numpy as jnp
@@ -68,6 +69,8 @@ def test_a_significand_is_rounded_to_even_at_any_exponent(scale: float) -> None:
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1"])
 def test_the_dtypes_of_numpy_itself_are_of_real_numbers(dtype: str) -> None:
     assert is_real(np.dtype(dtype))
+    assert is_real(np.dtype(dtype).newbyteorder())
+    assert is_real(pickle.loads(pickle.dumps(np.dtype(dtype))))
 
 
 @pytest.mark.parametrize(
