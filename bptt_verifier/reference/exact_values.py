@@ -17,14 +17,14 @@ from ml_dtypes import bfloat16
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Decision
-from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype, is_coarser
+from bptt_verifier.tolerance.bounds import RESOLVING, describe_dtype
 from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.noise import SAFETY
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
 PROBLEMS = 8  # at most, for each of which every entry costs one forward pass
 LARGEST_SIZE = 2000  # T B H, at most
-TO_ONE_SIDE = 3  # times as much may be off in half precision, where some round toward zero
+TO_ONE_SIDE = 3  # times as much may be off where errors have one sign, and add up
 CORRECT = {"rnn": (rnn, jacobian_sum, rtrl), "lstm": (lstm,), "gru": (gru,)}
 
 
@@ -100,8 +100,13 @@ def exact_values(problem: Problem, names: tuple[str, ...]) -> dict[str, Array]:
     return {name: enclosure.nearest.astype(np.float64) for name, enclosure in found.items()}
 
 
-def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision]:
-    """Decide on these gradients by the exact values of the first problems that are small."""
+def decide(
+    computed: Iterable[Computed], names: list[str], one_sided: bool = False
+) -> dict[str, Decision]:
+    """Decide on these gradients by the exact values of the first problems that are small.
+
+    `one_sided` says that errors in half precision have one sign, so that they add up.
+    """
     from bptt_verifier.proofs.enclosures import Undecided  # noqa: PLC0415 - needs an extra
 
     small = (each for each in computed if each.size <= LARGEST_SIZE)
@@ -115,7 +120,7 @@ def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision
             continue
         correct = find_deviations(problem, dtype, exact)
         underflow = float(describe_dtype(dtype).smallest_normal)
-        safety = SAFETY * (TO_ONE_SIDE if is_coarser(dtype, np.float32) else 1)
+        safety = SAFETY * (TO_ONE_SIDE if one_sided else 1)
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
             off = find_largest_deviation(submitted[name], exact[name])

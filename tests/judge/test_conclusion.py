@@ -47,7 +47,7 @@ def conclude_with(
 ) -> Report:
     """The report on two gradients, of which this error is allowed, by these exact values."""
     monkeypatch.setattr(exact_values, "is_available", lambda: True)
-    monkeypatch.setattr(exact_values, "decide", lambda chosen, vague: decided)
+    monkeypatch.setattr(exact_values, "decide", lambda chosen, vague, one_sided: decided)
     compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, allowed)))]
     return conclude(lambda case: None, subject(doubt), "", compared, [], ())
 

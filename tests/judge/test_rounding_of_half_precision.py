@@ -97,6 +97,7 @@ def test_rounding_toward_zero_is_no_mistake_and_leaves_the_verdict_open(
     assert 1 <= sum(note.endswith(said) for note in report.notes) <= 2
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("rounding", [to_nearest, without_lower_bits, toward_zero])
 def test_the_transposed_matrix_disagrees_whatever_the_rounding(rounding: Rounding) -> None:
     report = verify(derive(rounding, back=lambda W: W.T), examples=60)
@@ -136,6 +137,7 @@ def widen_in(dtype: Any, name: str, factor: float = 1.0) -> Any:
     return lambda found: {name: (factor * found[name]).astype(dtype).astype(np.float64)}
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("rounding", [round_in, widen_in])
 @pytest.mark.parametrize(
     ("dtype", "name"), by_turns([bfloat16, np.float16], ["V", "U", "prediction"])
@@ -159,6 +161,7 @@ def test_five_per_cent_are_seen_in_one_result_in_half_precision(dtype: Any, name
     assert report.verdict is Verdict.DISAGREES, str(report)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [bfloat16, np.float16])
 def test_adjoints_may_be_stored_in_half_precision_beside_a_precise_gradient(dtype: Any) -> None:
     store = lambda values: values.astype(dtype)  # noqa: E731 - of this dtype
@@ -203,6 +206,7 @@ def derive_layers(factor: float) -> Any:
     return gradients
 
 
+@pytest.mark.rest
 def test_five_per_cent_where_a_bias_is_zero_do_not_agree_in_an_own_model() -> None:
     report = verify_own_model(derive_layers(1.0), two_layers, PARAMS)
     assert report.verdict is Verdict.AGREES, str(report)

@@ -105,7 +105,7 @@ def test_one_disagreement_decides_and_no_verdict_is_inconclusive() -> None:
     assert combine_verdicts([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
 
 
-def test_in_half_precision_three_times_as_much_is_no_mistake() -> None:
+def test_three_times_as_much_may_be_no_mistake() -> None:
     """Some round toward zero, and errors of one sign add up."""
     assert judge_deviation(0.5, 1.0, 0.5 / 49, 48) is Verdict.DISAGREES
     assert judge_deviation(0.5, 1.0, 0.5 / 48, 48) is Verdict.INCONCLUSIVE
@@ -133,16 +133,17 @@ def test_correct_deviations_are_those_of_the_format_and_one_rounding_at_least(
         assert find_deviations(PROBLEM, dtype, found[0]) == {"U": 2 * unit}
 
 
-@pytest.mark.parametrize(("dtype", "times"), [(np.float16, 48), (bfloat16, 48), (np.float32, 16)])
+@pytest.mark.parametrize(("one_sided", "times"), [(True, 48), (False, 16)])
 def test_what_is_off_by_more_than_correct_derivations_disagrees(
-    dtype: Any, times: float, monkeypatch: pytest.MonkeyPatch
+    one_sided: bool, times: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = exact_values.exact_values(PROBLEM, ("U",))["U"]
     correct = np.max(np.abs(exact)) / 100
     monkeypatch.setattr(exact_values, "find_deviations", lambda *_: {"U": correct})
     for factor, verdict in ((0.99, Verdict.INCONCLUSIVE), (1.02, Verdict.DISAGREES)):
         yours = {"U": exact + times * correct * factor}
-        assert decide([Computed(PROBLEM, yours, dtype)], ["U"])["U"].verdict is verdict
+        given = Computed(PROBLEM, yours, np.float16)
+        assert decide([given], ["U"], one_sided)["U"].verdict is verdict
 
 
 # The gated cells.
