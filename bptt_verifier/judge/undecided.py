@@ -194,7 +194,8 @@ def is_reference_precise(found: Compared, name: str) -> bool:
     """True if the reference in float64 has few of the errors that would have to be seen."""
     if name not in found.gradients or found.case.truth is None:
         return False
-    allowed, largest = found.case.truth(np.float64, ()).allowed[name], np.abs(found.values[name])
+    allowed = found.case.truth(np.float64, (name,)).allowed[name]
+    largest = np.abs(found.values[name])
     return bool(np.max(allowed) <= PRECISE * RESOLVING * np.max(largest) > 0)
 
 
