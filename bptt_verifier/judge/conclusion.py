@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.half_precision import errs_to_one_side, list_half_gradients
+from bptt_verifier.judge.half_precision import list_one_sided
 from bptt_verifier.judge.neighbours import is_half, list_excused, list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
@@ -397,8 +397,8 @@ def ask_exact_values(
     why, notes = tuple(explain_untestable(name, compared) for name in vague), report.notes
     decided: dict[str, Decision] = {}
     if exact_values.is_available():
-        sided = any(errs_to_one_side(name, compared) for name in list_half_gradients(compared))
-        decided = exact_values.decide(subject.choose_for_exact_values(compared), vague, sided)
+        chosen = subject.choose_for_exact_values(compared)
+        decided = exact_values.decide(chosen, vague, list_one_sided(compared))
     if all(each.verdict is Verdict.INCONCLUSIVE for each in decided.values()):
         return accept_small_errors(report, attempt, subject, vague, compared)
     report = report._replace(notes=(*notes, *why))

@@ -217,6 +217,13 @@ def list_half_gradients(compared: Sequence[Compared]) -> list[str]:
     return [*dict.fromkeys(half)]
 
 
+def list_one_sided(compared: Sequence[Compared]) -> list[str]:
+    """List the gradients of which errors may be to one side, as others show."""
+    every = {name for found in compared for name in found.gradients}
+    sided = [name for name in list_half_gradients(compared) if errs_to_one_side(name, compared)]
+    return [name for name in every if may_be_one_sided(name, every, sided)]
+
+
 def may_be_one_sided(name: str, gradients: Collection[str], sided: Collection[str]) -> bool:
     """Tell whether another gradient errs to one side, or this one where there is no other."""
     return not ({*gradients} - {name} or {name}).isdisjoint(sided)
@@ -227,13 +234,14 @@ def errs_to_one_side(name: str, compared: Sequence[Compared]) -> bool:
 
     Smaller entries than a sixteenth of the largest say nothing: they may underflow, or cancel.
     """
-    above, outside = list[Array](), list[Array]()
+    nothing = np.zeros(0, bool)
+    above, outside = [nothing], [nothing]
     for found in compared:
-        if name in found.submitted:
+        if is_half_precision(name, found):  # far from what underflows, which errs to one side
             true = found.values[name]
             errors = found.submitted[name].astype(np.float64) - true
             large = np.abs(true) > np.max(np.abs(true), initial=0.0) / 16
-            large &= np.isfinite(errors) & (errors != 0)
+            large &= errors != 0
             above.append(errors[large] > 0)
             outside.append((errors * true)[large] > 0)
     signs = [np.concatenate(each) for each in (above, outside)]

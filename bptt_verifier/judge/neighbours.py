@@ -267,7 +267,7 @@ def is_half_precision(name: str, found: Compared) -> bool:
         return False
     if not np.isfinite(found.submitted[name]).all():
         return False
-    largest = float(np.max(np.abs(found.values[name])))
+    largest = float(np.max(np.abs(found.values[name]), initial=0.0))
     return largest >= 2**10 * float(describe_dtype(dtype).smallest_normal)
 
 

@@ -6,7 +6,7 @@ Between the two, rounding alone destroys the result: the verdict is inconclusive
 `certify` and small problems. Source: docs/certification.md, section 5.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
@@ -101,11 +101,11 @@ def exact_values(problem: Problem, names: tuple[str, ...]) -> dict[str, Array]:
 
 
 def decide(
-    computed: Iterable[Computed], names: list[str], one_sided: bool = False
+    computed: Iterable[Computed], names: list[str], one_sided: Collection[str] = ()
 ) -> dict[str, Decision]:
     """Decide on these gradients by the exact values of the first problems that are small.
 
-    `one_sided` says that errors in half precision have one sign, so that they add up.
+    Those `one_sided` may have errors of one sign, which add up.
     """
     from bptt_verifier.proofs.enclosures import Undecided  # noqa: PLC0415 - needs an extra
 
@@ -120,12 +120,12 @@ def decide(
             continue
         correct = find_deviations(problem, dtype, exact)
         underflow = float(describe_dtype(dtype).smallest_normal)
-        safety = SAFETY * (TO_ONE_SIDE if one_sided else 1)
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
             off = find_largest_deviation(submitted[name], exact[name])
             # Where numbers underflow, one correct derivation may be exact and another may not.
             best = correct.get(name, np.nan) + underflow
+            safety = SAFETY * (TO_ONE_SIDE if name in one_sided else 1)
             found = judge_deviation(off, largest, best, safety)
             if found is not Verdict.INCONCLUSIVE:
                 verdicts[name].append(found)

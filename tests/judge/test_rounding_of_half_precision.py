@@ -9,7 +9,11 @@ import pytest
 from ml_dtypes import bfloat16
 
 from bptt_verifier import verify, verify_own_model
-from bptt_verifier.judge.half_precision import errs_to_one_side, excuse_one_sided
+from bptt_verifier.judge.half_precision import (
+    errs_to_one_side,
+    excuse_one_sided,
+    list_one_sided,
+)
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.profiles import by_turns
 from tests.support.stated_cases import state_compared
@@ -244,7 +248,7 @@ def test_errors_of_small_entries_say_nothing_of_the_side() -> None:
     true[200:], errors[200:] = 1 / 16, 2.0**-11  # as large as they may be and say nothing
     exact, endless = errors.copy(), errors.copy()
     exact[:100:2], endless[:100:2] = 0.0, np.inf
-    for given, sided in ((errors, False), (exact, True), (endless, True)):
+    for given, sided in ((errors, False), (exact, True), (endless, False)):
         found = state_compared({"w": true + given}, {"w": true}, {"w": true}, np.float16)
         assert errs_to_one_side("w", [found]) is sided
     nothing = state_compared({"w": errors}, {"w": 0 * true}, {"w": true}, np.float16)
@@ -289,6 +293,15 @@ def test_a_gradient_beyond_its_scatter_by_little_is_open_if_another_errs_to_one_
 ) -> None:
     assert settle_one_sided(errors, sided=sided) == ([not excused, False], excused)
     assert settle_one_sided(errors, np.float32, sided) == ([True, False], 0)
+
+
+def test_a_gradient_is_to_one_side_if_another_is() -> None:
+    signs = {"w": np.ones(200), "v": np.where(np.arange(200) % 2, 1, -1), "b": np.ones(200)}
+    for names, expected in (("wv", "v"), ("w", "w"), ("v", ""), ("wb", "wb"), ("wvb", "wvb")):
+        true = {name: np.ones(200) for name in names}
+        near = {name: 1 - 2.0**-11 * signs[name] for name in names}
+        found = state_compared(near, true, true, np.float16)
+        assert sorted(list_one_sided([found])) == sorted(expected)
 
 
 def test_what_is_open_is_said_once_with_the_first_case() -> None:

@@ -133,9 +133,9 @@ def test_correct_deviations_are_those_of_the_format_and_one_rounding_at_least(
         assert find_deviations(PROBLEM, dtype, found[0]) == {"U": 2 * unit}
 
 
-@pytest.mark.parametrize(("one_sided", "times"), [(True, 48), (False, 16)])
+@pytest.mark.parametrize(("one_sided", "times"), [(["U"], 48), (["W"], 16), ([], 16)])
 def test_what_is_off_by_more_than_correct_derivations_disagrees(
-    one_sided: bool, times: float, monkeypatch: pytest.MonkeyPatch
+    one_sided: list[str], times: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = exact_values.exact_values(PROBLEM, ("U",))["U"]
     correct = np.max(np.abs(exact)) / 100
