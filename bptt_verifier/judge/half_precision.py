@@ -186,16 +186,15 @@ def excuse_one_sided(
     A gradient that is beyond its scatter by more in any case is wrong. The second result are
     sentences on what is left open.
     """
-    every = {name for found in settled for name in found.gradients}
     half, most, sure = list_half_gradients(settled), dict[str, float](), dict[str, float]()
-    sided = [name for name in half if errs_to_one_side(name, compared)]
+    sided = list_one_sided(compared)
     for found in settled:
         for each in found.comparisons:
             most[each.name] = max(most.get(each.name, 0.0), each.error)
             sure[each.name] = max(sure.get(each.name, 0.0), find_sure(each.name, found))
     slight = {
         name: sure[name] for name in half
-        if 1 < most[name] < sure[name] and may_be_one_sided(name, every, sided)
+        if 1 < most[name] < sure[name] and name in sided
     }  # fmt: skip
     excused, open_by = list(settled), list[Open]()
     for i, (before, after) in enumerate(zip(compared, settled, strict=True)):
