@@ -112,8 +112,8 @@ def compare_at(
     """Call a submission at a case, and compare its results with the reference.
 
     `precision` is the format in which the submission computes, if it is coarser than its results'.
-    The results `rounded` to half precision are taken as if they were returned in it, where they
-    are, and those `inside` are judged in these formats, if theirs are finer.
+    A result in `rounded` is taken as returned in half precision where its numbers are of such a
+    format. `inside` has the formats by name that judge gradients, unless theirs is coarser.
     """
     submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):

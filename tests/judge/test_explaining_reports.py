@@ -16,7 +16,9 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
 )
 from bptt_verifier.judge.submission import Breach
+from bptt_verifier.judge.undecided import is_reference_precise
 from bptt_verifier.mistakes.effort import find_effort
+from bptt_verifier.reference.case import Truth
 from bptt_verifier.report import Curve, Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.stated_cases import state_case, state_compared, state_overflow
@@ -375,3 +377,13 @@ def test_another_case_fails_only_by_errors_like_those_of_the_wrong_gradients(
             assert again is not None
             assert again.fails is still
     assert fail_alike(answer_with(None), [first], ["a"])(first.case) is None
+
+
+def test_the_precision_of_a_large_reference_is_asked_for_by_name() -> None:
+    """The reference of a large problem has the results alone that it is asked for."""
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        return Truth(dict.fromkeys(names, np.ones(1)), dict.fromkeys(names, np.full(1, 1e-14)))
+
+    found = state_compared(ONES, ONES, ONES)
+    assert is_reference_precise(found._replace(case=found.case._replace(truth=truth)), "a")
