@@ -14,6 +14,7 @@ from bptt_verifier.judge.comparisons import (
     compare_at,
     find_forward_difference,
     find_wrong_loss,
+    specify_format,
 )
 from bptt_verifier.judge.conclusion import (
     Progress,
@@ -149,11 +150,10 @@ class SubjectJudgement(Judgement):
         self.submission, self.subject, self.name = submission, subject, name
         self.progress, self.timeout = progress, timeout
         self.compared, self.probes = list[Compared](), list[Compared]()
-        self.fails = False
         self.precision: Any = subject.precision
         self.rounded, self.inside = frozenset[str](), dict[str, Any]()
         self.precision_known, self.inferred = subject.precision is not None, False
-        self.learnt = self.halves = 0
+        self.fails, self.learnt, self.halves = False, 0, 0
         self.confirmed, self.sided = list[str](), list[str]()
         self.overflows, self.doubtful = list[Breach](), list[Breach]()
         self.raised, self.zeroed = list[Breach](), list[Breach]()
@@ -173,11 +173,10 @@ class SubjectJudgement(Judgement):
         """Report a verdict that needs no more cases."""
         compared, subject = self.compared, self.subject
         raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
-        parameters = summarise_parameters(list_comparisons(compared))
         stated = (note for note in subject.notes if not note.endswith(COUNTED))  # not compared
         return Report(
-            self.name, verdict, mistakes, parameters=parameters,
-            cases=len(compared), notes=(*stated, *notes),
+            self.name, verdict, mistakes, cases=len(compared), notes=(*stated, *notes),
+            parameters=summarise_parameters(list_comparisons(compared)),
             largest_sizes=subject.find_largest_sizes(found.case for found in compared),
             raised=raised,
         )  # fmt: skip
@@ -349,7 +348,8 @@ class SubjectJudgement(Judgement):
         precision = find_precision(found, weighed)
         names = [name for name in failing if name in found.gradients]
         if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
-            self.precision, self.inferred = precision, True
+            of_case = self.submission, self.subject, found
+            self.precision, self.inferred = specify_format(*of_case, precision)
         if self.precision is None:
             self.rounded |= list_rounded(found)
             self.inside |= find_formats_inside(self.attempt, self.subject, found, weighed)
@@ -415,8 +415,8 @@ class SubjectJudgement(Judgement):
     def find_other_name(self) -> Report | None:
         """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
         said = (*self.describe_cases(self.compared, counted=False),)
-        of_cases = self.attempt, self.subject, self.name, self.compared, ()
-        report = conclude(*of_cases, said, self.timeout, self.progress)
+        of_cases = self.attempt, self.subject, self.name, self.compared, (), said
+        report = conclude(*of_cases, self.timeout, self.progress)
         named = any(each.name != "unknown" for each in report.mistakes)
         return report if named or list_doubts(self.subject, self.compared) else None
 

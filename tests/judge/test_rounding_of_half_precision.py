@@ -89,6 +89,42 @@ def test_five_per_cent_are_seen_in_bfloat16(change: Any) -> None:
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["V"]
 
 
+def multiply_in_bfloat16(wrong: float = 1.0) -> Any:
+    """A derivation for relu of factors in bfloat16 and sums in float32, as a kernel computes."""
+    r = to_nearest
+
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        (U, W, V), x = map(r, params), r(x)
+        h = [np.zeros((x.shape[1], len(W)), np.float32)]
+        for x_t in x:
+            h.append(r(np.maximum(x_t @ U.T + h[-1] @ W.T, 0)))
+        dy = r(2 * (h[-1] @ V.T - y) / y.size)
+        found, dh = {"U": 0 * U, "W": 0 * W, "V": dy.T @ h[-1]}, r(dy @ V)
+        for x_t, before, after in zip(x[::-1], h[-2::-1], h[:0:-1], strict=True):
+            da = r(dh * (after > 0))
+            found["U"] += da.T @ x_t
+            found["W"] += wrong * da.T @ before
+            dh = r(da @ W)
+        return found
+
+    return gradients
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_factors_in_bfloat16_are_known_by_what_rounded_parameters_change(seed: int) -> None:
+    report = verify(multiply_in_bfloat16(), activation="relu", examples=60, seed=seed)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert any("all results are judged in bfloat16." in note for note in report.notes)
+
+
+@pytest.mark.rest
+def test_ten_per_cent_are_seen_beside_factors_in_bfloat16() -> None:
+    report = verify(multiply_in_bfloat16(1.1), activation="relu", examples=60)
+    assert report.verdict is Verdict.DISAGREES
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+
+
 @pytest.mark.rest
 @pytest.mark.parametrize("rounding", [without_lower_bits, toward_zero])
 @pytest.mark.parametrize("seed", [0, 1, 2])
