@@ -455,7 +455,7 @@ class SubjectJudgement(Judgement):
         later = getattr(self.submission.gradients, "at_later_call", None)
         on_object = later and partial(self.compare_with, Submission(later))
         asked = self.compare_at, on_object, self.subject.draw_raising
-        changed, remarks = find_dependence(self.submission, settled, *asked)
+        changed, remarks = find_dependence(settled, *asked)
         if changed is None and kept is None and not any(each.fails for each in settled):
             changed = find_stale(self.subject, settled[:count], self.compare_at)
         if changed is not None:

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice, takewhile
+from itertools import cycle, islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.judge.raised_draws import PATIENCE
 from bptt_verifier.judge.subject import Compared, Copy, Subject
-from bptt_verifier.judge.submission import Breach, Submission, name_result
+from bptt_verifier.judge.submission import Breach, name_result
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.decisions import UntraceableError
@@ -33,8 +33,8 @@ BEFORE, AWAY = 0.75, 0.0625  # times its values, and for zeros, before it change
 ALONE = 16  # parameters that change alone
 FAILING = 3  # failing cases that are asked once more
 RAISING = 2  # values at which the loss raises an exception, where gradients are asked for, too
-CALLS = 64  # calls before the parameters change, unless they take long
-SECONDS = 1.0  # for the calls beyond the cases that are repeated
+RUN = 50  # calls in a row, of which one may be wrong, unless they take long
+SECONDS = 1.0  # for these
 POISON = (0xFF, 0x7F)  # of every byte: NaN, or a huge number, in every precision
 UNWRITTEN = "unwritten-output"
 HUGE = 1e30  # as no unpoisoned result is
@@ -182,7 +182,6 @@ def is_raised(breach: Breach) -> bool:
 
 
 def find_dependence(
-    submission: Submission,
     compared: Sequence[Compared],
     ask: Ask,
     ask_on_object: Ask | None = None,
@@ -195,7 +194,7 @@ def find_dependence(
     `draw_raising` draws values of a case at which the loss raises an exception.
     """
     notes: dict[str, None] = {}
-    for found, repetition in draw_repetitions(submission, compared, ask, draw_raising):
+    for found, repetition in draw_repetitions(compared, ask, draw_raising):
         asking = ask_on_object if repetition.on_object else ask
         if asking is None:
             continue
@@ -284,7 +283,6 @@ def comes_of_values(
 
 
 def draw_repetitions(
-    submission: Submission,
     compared: Sequence[Compared],
     ask: Ask,
     draw_raising: DrawRaising = no_cases,
@@ -300,6 +298,9 @@ def draw_repetitions(
         yield from ((found, list_poisoned(byte)) for byte in POISON)
     for found in [*wrong[:FAILING], *reversed(chosen)]:
         yield found, AGAIN
+    end, ran = time.monotonic() + SECONDS, len(compared) > 2 * RUN  # what is compared is called
+    in_turn = islice(cycle(chosen), 0 if ran else RUN)
+    yield from ((found, AGAIN) for found in takewhile(lambda _: time.monotonic() < end, in_turn))
     largest = max(compared, key=count_entries)  # code may take another path at large sizes
     for found in {id(each): each for each in [*chosen, largest]}.values():
         yield from ((found, layout) for layout in LAYOUTS)
@@ -313,9 +314,6 @@ def draw_repetitions(
             raised = answer is None or (isinstance(answer, Breach) and is_raised(answer))
             way = AFTER_ERROR if raised else AGAIN
             yield chosen[0], way._replace(outside=case is not first)
-    end = time.monotonic() + SECONDS
-    while submission.calls < CALLS and time.monotonic() < end:
-        yield chosen[submission.calls % len(chosen)], AGAIN
     for ulps, (found, changes) in enumerate(list_changes(chosen), 1):
         held = HeldArrays(found.case.arguments, ulps)
         for changed in changes:

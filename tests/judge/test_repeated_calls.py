@@ -1,6 +1,5 @@
 """Which calls are repeated, with which copies of the arguments, and which changes count."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,36 +106,37 @@ def wrong(label: Any = 0) -> Compared:
 
 def draw(compared: list[Compared]) -> tuple[list[Any], list[Any]]:
     """The cases and ways of all repetitions, and those of calls that may raise."""
-    submission: Any = SimpleNamespace(calls=0)
-    asked, drawn = list[Any](), list[Any]()
+    asked = list[Any]()
 
     def ask(case: Any, copy: Any) -> Any:
         asked.append((case.label, copy))
 
-    for found, way in draw_repetitions(submission, compared, ask):
-        submission.calls += 1
-        drawn.append((int(found.case.label.split()[1]), way))
-    return drawn, asked
+    ways = draw_repetitions(compared, ask)
+    return [(int(found.case.label.split()[1]), way) for found, way in ways], asked
 
 
 @pytest.mark.parametrize(
-    ("cases", "chosen"), [(1, [0]), (9, [0, 8]), (48, [*range(0, 48, 8)]), (50, [*range(0, 50, 9)])]
-)
-def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
-    cases: int, chosen: list[int]
+    ("cases", "chosen", "run"),
+    [
+        (1, [0], 50), (9, [0, 8], 50), (48, [*range(0, 48, 8)], 50), (50, [*range(0, 50, 9)], 50),
+        (100, [*range(0, 100, 17)], 50), (101, [*range(0, 101, 17)], 0),
+    ],
+)  # fmt: skip
+def test_up_to_six_cases_are_repeated_in_every_way_and_in_turn_where_few_were_compared(
+    cases: int, chosen: list[int], run: int
 ) -> None:
     drawn, asked = draw([right(number) for number in range(cases)])
-    ways = 2 * len(chosen), len(chosen), len(LAYOUTS) * len(chosen), 1
-    poisoned, again, layouts, after = (
-        drawn[sum(ways[:place]) : sum(ways[: place + 1])] for place in range(4)
+    ways = 2 * len(chosen), len(chosen), run, len(LAYOUTS) * len(chosen), 1
+    poisoned, again, in_turn, layouts, after = (
+        drawn[sum(ways[:place]) : sum(ways[: place + 1])] for place in range(5)
     )
     assert [number for number, _ in poisoned] == sorted([*chosen, *chosen])
     assert [way.copy.args for _, way in poisoned] == [(0xFF,), (0x7F,)] * len(chosen)
     assert again == [(number, AGAIN) for number in reversed(chosen)]  # in another order
     assert layouts == [(number, way) for number in chosen for way in LAYOUTS]
     assert after == [(0, AFTER_ERROR)]
-    more, changed = drawn[sum(ways) : 64], drawn[64:]
-    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), 64)]
+    assert in_turn == [(chosen[n % len(chosen)], AGAIN) for n in range(run)]
+    changed = drawn[sum(ways) :]
     on_object = [(number, ON_OBJECT) for number in chosen]
     assert changed[-len(chosen) :] == on_object
     changed = changed[: -len(chosen)]
@@ -159,10 +159,9 @@ def test_two_calls_are_made_at_values_at_which_the_loss_raises(answer: Any) -> N
         asked.append((case.label, copy))
         return answer if case.label.startswith("outside") else make_breach("raised", "it raised")
 
-    submission: Any = SimpleNamespace(calls=64)
-    drawn = draw_repetitions(submission, [right()], ask, lambda _: iter(outside))
+    drawn = draw_repetitions([right()], ask, lambda _: iter(outside))
     ways = [way for _, way in drawn]
-    before = 2 * 1 + 1 + len(LAYOUTS)
+    before = 2 * 1 + 1 + 50 + len(LAYOUTS)
     after = (AGAIN if isinstance(answer, Compared) else AFTER_ERROR)._replace(outside=True)
     assert ways[before : before + 3] == [AFTER_ERROR, after, after]
     assert ways[before + 3] not in (AFTER_ERROR, after)
@@ -185,7 +184,8 @@ def test_calls_that_take_long_are_not_repeated_for_longer_than_a_second(
     seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1, 2.2])
     monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
     drawn, _ = draw([right()])
-    assert len(drawn) == 2 + 1 + 3 + 1 + 2 + 1 + 1
+    assert [way for _, way in drawn[3:6]] == [AGAIN, AGAIN, LAYOUTS[0]]  # until 0.9 s
+    assert len(drawn) == 2 + 1 + 2 + 3 + 1 + 1 + 1
 
 
 def find_parameters(names: str) -> Compared:
@@ -377,24 +377,23 @@ def test_a_breach_at_a_second_call_is_a_change_and_in_poisoned_memory_only_if_no
 
 
 def test_what_raises_in_another_layout_alone_is_a_note() -> None:
-    submission: Any = SimpleNamespace(calls=64)
 
     def ask(case: Any, copy: Any) -> Any:
         if copy is copy_in_fortran_order:
             return make_breach("raised", "it raised TypeError")
         return right()
 
-    found, notes = find_dependence(submission, [right()], ask)
+    found, notes = find_dependence([right()], ask)
     assert found is None
     said = "It was not compared for arguments in Fortran order: it raised TypeError."
     assert notes == (said,)
     found, notes = find_dependence(
-        submission, [right()], lambda case, copy: make_breach("not-finite", "W has NaN")
+        [right()], lambda case, copy: make_breach("not-finite", "W has NaN")
     )
     assert found is not None
     assert notes == ()
     found, _ = find_dependence(
-        submission, [right()], lambda case, copy: make_breach("raised", "it raised TypeError")
+        [right()], lambda case, copy: make_breach("raised", "it raised TypeError")
     )
     assert found is not None
     assert found.name == "depends-on-calls"
@@ -409,9 +408,8 @@ def test_what_refuses_to_go_on_after_values_outside_of_the_loss_is_a_note() -> N
             return make_breach("raised", "it raised ValueError: restart.")
         return right()
 
-    submission: Any = SimpleNamespace(calls=0)
     outside = right().case._replace(label="outside")
-    found, notes = find_dependence(submission, [right()], ask, None, lambda _: iter([outside] * 2))
+    found, notes = find_dependence([right()], ask, None, lambda _: iter([outside] * 2))
     assert found is None
     start = "After a call at values at which the loss raises an exception, "
     assert notes == (start + "it raised ValueError: restart.",)
@@ -428,11 +426,10 @@ def test_an_object_is_asked_at_later_calls_where_there_is_one() -> None:
 
         return ask
 
-    submission: Any = SimpleNamespace(calls=64)
-    assert find_dependence(submission, [right()], answer("new")) == (None, ())
+    assert find_dependence([right()], answer("new")) == (None, ())
     assert {*asked} == {"new"}
     count = len(asked)
-    found, _ = find_dependence(submission, [right()], answer("new"), answer("kept"))
+    found, _ = find_dependence([right()], answer("new"), answer("kept"))
     assert found is not None
     assert "at a later call on the same object" in found.explanation
     assert asked[count:] == ["new"] * count + ["kept"]

@@ -48,6 +48,14 @@ def test_a_result_that_changes_from_call_to_call_is_named(when: str) -> None:
     assert report.mistakes[0].details["gradients"] == ["W"]
 
 
+@pytest.mark.parametrize("every", [11, 29, 31, *range(36, 39), 43, 47, 49])
+def test_one_wrong_call_of_so_many_is_a_matter_of_calls_alone(every: int) -> None:
+    report = verify_own_model(wrong_at(lambda n: n % every == 0, right), square, W)
+    (mistake,) = report.mistakes
+    assert mistake.name == "depends-on-calls", str(report)
+    assert "from one call to another" in mistake.explanation, str(report)
+
+
 def test_a_cell_that_is_wrong_at_every_fiftieth_call_is_named() -> None:
     report = verify(wrong_at(lambda n: n % 50 == 0, rnn_gradients), examples=60)
     assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
@@ -394,7 +402,7 @@ def test_repetitions_are_few_calls() -> None:
         return right(p)
 
     assert verify_own_model(counting, square, W, cases=8)
-    assert 8 < count <= 65 + 7 + 4 + 4  # of which the last are at close values and at large ones
+    assert 8 + 50 < count <= 8 + 50 + 19 + 4 + 4  # the last are at close values and at large ones
 
 
 @pytest.mark.rest
