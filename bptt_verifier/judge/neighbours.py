@@ -1,6 +1,6 @@
 """Neighbours of a case, which show whether a submission's errors are rounding."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -271,26 +271,52 @@ def is_half_precision(name: str, found: Compared) -> bool:
     return largest >= 2**10 * float(describe_dtype(dtype).smallest_normal)
 
 
-def follows_closely(
+def moves_smoothly(
     attempt: Try, subject: Subject, found: Compared, names: Sequence[str], dtype: Any
 ) -> bool:
-    """Tell whether results move as the true ones do, where numbers of a format stay or jump.
+    """Tell whether results move smoothly where numbers of a format stay or jump.
 
-    The neighbours are nearer than the numbers of that format are to each other.
+    The neighbours are nearer than the numbers of that format are to each other. There a smooth
+    result follows the true one, or moves half as far at half of the distance.
     """
     distance = float(describe_dtype(dtype).eps) * WITHIN_SPACING
-    asked = (attempt(subject.displace(found.case, k, distance)) for k in range(FEW))
-    near = [each for each in asked if each is not None]
-    for name in names if near else ():
-        yours, true = (
-            np.stack([arrays[name] for arrays in every])
-            for every in ([n.submitted for n in near], [n.values for n in near])
-        )
-        with np.errstate(all="ignore"):
-            moves, apart = (np.linalg.norm(x - x[0]) for x in (true, yours - true))
-            if not apart < moves / 4:
-                return False
-    return bool(near)
+    near = ask_few(attempt, subject, found.case, distance)
+    if not near:
+        return False
+    left = [name for name in names if not follows_closely(near.values(), name)]
+    halfway = ask_few(attempt, subject, found.case, distance / 2) if left else {}
+    pairs = [(halfway[k], near[k]) for k in halfway.keys() & near.keys()]
+    return all(moves_in_proportion(found, pairs, name) for name in left)
+
+
+def ask_few(attempt: Try, subject: Subject, case: Case, distance: float) -> dict[int, Compared]:
+    """Ask a few neighbours of a case, by their number."""
+    asked = ((k, attempt(subject.displace(case, k, distance))) for k in range(FEW))
+    return {k: each for k, each in asked if each is not None}
+
+
+def follows_closely(near: Iterable[Compared], name: str) -> bool:
+    """Tell whether a result moves between neighbours as the true one does."""
+    yours, true = (
+        np.stack(arrays)
+        for arrays in zip(*((n.submitted[name], n.values[name]) for n in near), strict=True)
+    )
+    with np.errstate(all="ignore"):
+        moves, apart = (np.linalg.norm(x - x[0]) for x in (true, yours - true))
+    return bool(apart < moves / 4)
+
+
+def moves_in_proportion(
+    found: Compared, pairs: Sequence[tuple[Compared, Compared]], name: str
+) -> bool:
+    """Tell whether a result moves half as far at neighbours halfway, and does not stay."""
+    here, true = found.submitted[name], found.values[name]
+    with np.errstate(all="ignore"):
+        bends = np.array([b.submitted[name] - 2 * a.submitted[name] + here for a, b in pairs])
+        moves = np.array([b.submitted[name] - here for _, b in pairs])
+        needed = np.array([b.values[name] - true for _, b in pairs])
+        size = np.linalg.norm(moves)
+    return bool(np.linalg.norm(needed) / 4 < size > 4 * np.linalg.norm(bends))
 
 
 def list_excused(before: Compared, after: Compared) -> list[str]:
@@ -395,7 +421,7 @@ def find_formats_inside(
         within = [dtype for dtype in FORMATS if is_within(before, [name], dtype)]
         if not within or is_lost(before, name) or not is_half(within[0]):
             continue
-        if not follows_closely(attempt, subject, before, [name], within[0]):
+        if not moves_smoothly(attempt, subject, before, [name], within[0]):
             formats[name] = within[0]
     return formats
 

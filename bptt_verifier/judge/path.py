@@ -42,7 +42,6 @@ from bptt_verifier.judge.neighbours import (
     are_numbers_of,
     find_formats_inside,
     find_precision,
-    follows_closely,
     is_half,
     is_half_precision,
     is_lost,
@@ -51,6 +50,7 @@ from bptt_verifier.judge.neighbours import (
     list_failing,
     list_rounded,
     may_be_rounded,
+    moves_smoothly,
     settle,
     weigh,
 )
@@ -347,7 +347,7 @@ class SubjectJudgement(Judgement):
         weighed = weigh(self.attempt, self.subject, found, failing, ENTRIES, far=True)
         precision = find_precision(found, weighed)
         names = [name for name in failing if name in found.gradients]
-        if precision and not follows_closely(self.attempt, self.subject, found, names, precision):
+        if precision and not moves_smoothly(self.attempt, self.subject, found, names, precision):
             of_case = self.submission, self.subject, found
             self.precision, self.inferred = specify_format(*of_case, precision)
         if self.precision is None:

@@ -240,7 +240,7 @@ def test_no_gradient_is_rounded_alone_where_all_are_computed_in_a_coarser_format
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(path, "find_precision", lambda before, after: np.float16)
-    monkeypatch.setattr(path, "follows_closely", lambda *given: False)
+    monkeypatch.setattr(path, "moves_smoothly", lambda *given: False)
     judgement, found = begin()
     assert not judgement.learn_precision(found).fails
     assert judgement.precision is np.float16

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.neighbours import are_clipped, follows_closely, weigh
+from bptt_verifier.judge.neighbours import are_clipped, moves_smoothly, weigh
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.tolerance.comparison import compare
 from bptt_verifier.tolerance.scatter import DISTANCE, NEAR, NEARER, NEIGHBOURS
@@ -326,7 +326,7 @@ def follow(*names: str, share: float = 1.0, dtype: Any = np.float16, answers: An
         return state_compared(yours, {"w": moved, "v": moved}, none)
 
     found = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
-    result = follows_closely(attempt, subject_with_neighbours(), found, names, dtype)
+    result = moves_smoothly(attempt, subject_with_neighbours(), found, names, dtype)
     return result, asked
 
 
@@ -352,3 +352,37 @@ def test_nothing_follows_where_nothing_moves_or_no_neighbour_answers() -> None:
     assert follow("w", answers=(2,))[0] is False  # one alone does not move
     assert follow("w", answers=(2, 4))[0] is True
     assert follow("w", answers=(2, 4), share=0.5)[0] is False
+
+
+MOVES: dict[str, tuple[Any, bool]] = {
+    "against the true one": (lambda d: -3 * d, True),
+    "by three tenths": (lambda d: 0.3 * d, True),
+    "by a fifth": (lambda d: 0.2 * d, False),  # it all but stays
+    "not at all": (lambda d: 0 * d, False),
+    "by a jump": (lambda d: 0.03 * np.rint(d / 0.02), False),
+    "by a fifth more": (lambda d: -3 * d * (1 + 0.2 * (d > 0.006)), True),
+    "by two fifths more": (lambda d: -3 * d * (1 + 0.4 * (d > 0.006)), False),
+}
+
+
+@pytest.mark.parametrize("kind", MOVES)
+@pytest.mark.parametrize("answers", [range(8), [0, 2, 5, 6]])
+def test_what_moves_half_as_far_at_half_the_distance_moves_smoothly(
+    kind: str, answers: Any
+) -> None:
+    moves, expected = MOVES[kind]
+    largest, asked = 0.01, list[Any]()  # of the true moves, in the place of a few units
+
+    def attempt(case: Any) -> Any:
+        number, distance = case.point
+        asked.append((number, distance))
+        if len(asked) - 1 not in answers:
+            return None
+        true = (1 - 0.1 * number) * largest * distance * 2.0**16 * np.array([1.0, -1.0])
+        yours = {"w": 5 + moves(np.abs(true)) * np.sign(true)}
+        return state_compared(yours, {"w": 3 + true}, {"w": np.zeros(2)})
+
+    found = state_compared({"w": np.full(2, 5.0)}, {"w": np.full(2, 3.0)}, {"w": np.ones(2)})
+    of_case = attempt, subject_with_neighbours(), found, ["w"]
+    assert moves_smoothly(*of_case, np.float16) is expected
+    assert asked == [(number, d) for d in (2.0**-16, 2.0**-17) for number in range(4)]
