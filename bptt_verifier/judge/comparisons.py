@@ -73,38 +73,6 @@ def describe_formats(case: Case, accepted: Case) -> str:
     )
 
 
-def specify_format(
-    gradients: Submission, subject: Subject, found: Compared, inferred: Any
-) -> tuple[Any, bool]:
-    """Tell a format inferred from errors from bfloat16, and whether errors alone say so.
-
-    What float16 allows holds the errors of bfloat16 as well in small problems. Parameters that the
-    submission rounds tell which it is.
-    """
-    formats = {np.float16: (bfloat16, np.float16), bfloat16: (bfloat16,)}.get(inferred, ())
-    cast = (each for each in formats if ignores_rounding(gradients, subject, found, each))
-    known = next(cast, None)
-    return known or inferred, known is None
-
-
-def ignores_rounding(gradients: Submission, subject: Subject, found: Compared, dtype: Any) -> bool:
-    """Tell whether parameters rounded to a format give the same results, to the last digit.
-
-    Who computes from all digits of the parameters has others then: this one rounds them so, too.
-    """
-    case, names = found.case, [name for name in found.gradients if name in found.case.arguments]
-    with np.errstate(over="ignore"):
-        values = {
-            n: v.astype(dtype).astype(v.dtype) for n, v in case.arguments.items() if n in names
-        }
-    if all(np.array_equal(value, case.arguments[name]) for name, value in values.items()):
-        return False
-    answer = ask_at(gradients, subject, case._replace(arguments=case.arguments | values))
-    if isinstance(answer, Breach):
-        return False
-    return all(np.array_equal(answer[name], value) for name, value in found.submitted.items())
-
-
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
     """Find a returned loss that differs from JAX's, if the user's loss differs in NumPy and JAX."""
     named_loss = "loss" in case.arguments  # a parameter

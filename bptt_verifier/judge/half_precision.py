@@ -4,13 +4,13 @@ The bounds of half precision allow for rounding every operation to it. Where mos
 the results alone are rounded, what is beyond that in another case is asked for at its neighbours.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_dtypes import bfloat16
 
-from bptt_verifier.judge.comparisons import find_forward_difference
+from bptt_verifier.judge.comparisons import ask_at, find_forward_difference
 from bptt_verifier.judge.neighbours import (
     ask_neighbours,
     has_format,
@@ -20,6 +20,7 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
@@ -36,6 +37,7 @@ SURE, SURE_IN_BRIEF = 3, 8
 SIDED, TELLING = 2 / 3, 100  # of the errors have one sign, of so many at least
 MOST_TERMS = 512  # of one sign, of which the mean is 4 units of float16's sum or more
 SPARSE = 0.5  # of the inputs are zero, and more, where they are pulses
+WITHIN = 4  # draws of parameters that round to the same numbers
 FAR_ABOVE = 2**10  # times what underflow may take
 
 Open = tuple[Mapping[str, float], Compared]  # how many times are wrong, by name, at a case
@@ -407,14 +409,83 @@ def find_new_difference(
     return next(filter(None, found), None)
 
 
-def doubt_format(compared: Sequence[Compared]) -> Iterator[str]:
+def specify_format(gradients: Submission, subject: Subject, found: Compared, inferred: Any) -> Any:
+    """Tell a format that errors suggest from bfloat16, which parameters may be rounded to.
+
+    What float16 allows holds the errors of bfloat16 as well in small problems.
+    """
+    if inferred is np.float16 and ignores_rounding(gradients, subject, found, bfloat16):
+        return bfloat16
+    return inferred
+
+
+def are_parameters_rounded(
+    gradients: Submission, subject: Subject, compared: Sequence[Compared], dtype: Any
+) -> bool:
+    """Tell whether a submission rounds its parameters to a format, as several cases show."""
+    shown = [ignores_rounding(gradients, subject, found, dtype) for found in compared[:SEVERAL]]
+    return False not in shown and shown.count(True) >= SEVERAL / 2
+
+
+def ignores_rounding(
+    gradients: Submission, subject: Subject, found: Compared, dtype: Any
+) -> bool | None:
+    """Tell whether all parameters that round to the same numbers give the same results.
+
+    None where the next numbers give the same as well, or parameters are such numbers: what is
+    rounded to a few decimals inside stays at all near ones.
+    """
+    given, rng = found.case.arguments, np.random.default_rng(0)
+
+    def stays(change: Callable[[Array], Array]) -> bool:
+        moved = {n: change(v) for n, v in given.items() if n in found.gradients}
+        answer = ask_at(gradients, subject, found.case._replace(arguments=given | moved))
+        return not isinstance(answer, Breach) and all(
+            np.array_equal(answer[name], value) for name, value in found.submitted.items()
+        )
+
+    def move(values: Array) -> Array:
+        return move_within(values, dtype, rng)
+
+    if all(np.array_equal(round_to(v, dtype), v) for n, v in given.items() if n in found.gradients):
+        return None
+    if not all(stays(move) for _ in range(WITHIN)):
+        return False
+    return None if stays(lambda v: round_to(v, dtype, next_ones=1)) else True
+
+
+def round_to(values: Array, dtype: Any, next_ones: int = 0) -> Array:
+    """Round numbers to a format, or so many of its numbers further from zero."""
+    with np.errstate(over="ignore"):
+        near = values.astype(dtype).astype(values.dtype)
+    beyond = next_ones * np.sign(near) * find_spacing(near, dtype)
+    return np.asarray(near + beyond, values.dtype)
+
+
+def move_within(values: Array, dtype: Any, rng: np.random.Generator) -> Array:
+    """Draw numbers that round to the same ones of a format as these do."""
+    near = round_to(values, dtype)
+    further = rng.uniform(-0.5, 0.5, near.shape) * find_spacing(near, dtype)
+    moved = np.asarray(near + further, values.dtype)
+    return np.where(round_to(moved, dtype) == near, moved, near)
+
+
+def find_spacing(values: Array, dtype: Any) -> Array:
+    """Find the distance from numbers of a format to the next ones, further from zero."""
+    return np.asarray(2.0 ** (np.frexp(values)[1] - 1) * float(describe_dtype(dtype).eps))
+
+
+def doubt_format(
+    gradients: Submission, subject: Subject, compared: Sequence[Compared], dtype: Any
+) -> Iterator[str]:
     """Say so where errors alone say that the submission computes in half precision."""
     results = dict[str, list[Array]]()
     for found in compared:
         for name in found.gradients:
             results.setdefault(name, []).append(found.submitted[name].ravel())
     shown = [has_format(np.concatenate(values)) for values in results.values()]
-    if 2 * sum(shown) < len(shown):
+    few = 2 * sum(shown) < len(shown)
+    if few and not are_parameters_rounded(gradients, subject, compared, dtype):
         yield (
             "Your errors are as large as those of half precision, but your results do not have its "
             "digits. A table of a function, an array of integers and numbers rounded to a few "

@@ -14,7 +14,6 @@ from bptt_verifier.judge.comparisons import (
     compare_at,
     find_forward_difference,
     find_wrong_loss,
-    specify_format,
 )
 from bptt_verifier.judge.conclusion import (
     Progress,
@@ -34,6 +33,7 @@ from bptt_verifier.judge.half_precision import (
     excuse_one_sided,
     find_new_difference,
     hold_to_one_rounding,
+    specify_format,
 )
 from bptt_verifier.judge.narrow_draws import is_finite, is_finite_as_given, leave_out_narrow
 from bptt_verifier.judge.neighbours import (
@@ -349,7 +349,7 @@ class SubjectJudgement(Judgement):
         names = [name for name in failing if name in found.gradients]
         if precision and not moves_smoothly(self.attempt, self.subject, found, names, precision):
             of_case = self.submission, self.subject, found
-            self.precision, self.inferred = specify_format(*of_case, precision)
+            self.precision, self.inferred = specify_format(*of_case, precision), True
         if self.precision is None:
             self.rounded |= list_rounded(found)
             self.inside |= find_formats_inside(self.attempt, self.subject, found, weighed)
@@ -487,7 +487,7 @@ class SubjectJudgement(Judgement):
             return report._replace(notes=(*more, *report.notes))
         doubts = [*self.sided, *slight, *(() if kept is None else kept.doubts)]
         if self.inferred and is_half(self.precision):
-            doubts += doubt_format(settled)
+            doubts += doubt_format(self.submission, self.subject, settled, self.precision)
         if doubts:
             return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*doubts, *report.notes))
         if report.verdict is not Verdict.AGREES:

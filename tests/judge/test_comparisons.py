@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ml_dtypes import bfloat16
 
 from bptt_verifier.judge.comparisons import (
     ask_at,
@@ -15,12 +14,9 @@ from bptt_verifier.judge.comparisons import (
     find_dtypes,
     find_forward_difference,
     find_wrong_loss,
-    ignores_rounding,
-    specify_format,
 )
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import Breach, Call, Submission
-from bptt_verifier.reference.case import Case
+from bptt_verifier.judge.submission import Breach, Submission
 from tests.support.stated_cases import state_case, state_compared, state_subject
 
 CASE = state_case({"w": np.ones(2), "loss": 3.0}, {"w": np.full(2, 0.25), "loss": 0.5})
@@ -212,61 +208,3 @@ def test_a_forward_pass_differs_where_a_loss_or_prediction_does(name: str, more:
         if found is not None:
             said = f"your {name} is 3.75, and that of the model is 3.{more}"
             assert found.explanation.endswith(said)
-
-
-def ask_whether_it_ignores(gradients: Any, w: float, dtype: Any, later: Any = None) -> bool:
-    """Compare a submission at a number, and ask whether that number's rounding is ignored."""
-    at = {"w": np.array([w])}
-    case, results = state_case(at, at, at), {"w": gradients(at["w"])}
-    found = state_compared(results, at, at)._replace(case=case)
-    submission = Submission(lambda w: {"w": (later or gradients)(w)})
-    return ignores_rounding(submission, state_subject(case), found, dtype)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, bfloat16])
-def test_a_submission_that_rounds_its_parameters_ignores_rounding(dtype: Any) -> None:
-    def rounds(w: Any) -> Any:
-        return 2 * w.astype(dtype).astype(float)
-
-    assert ask_whether_it_ignores(rounds, 1 / 3, dtype)
-    assert not ask_whether_it_ignores(lambda w: 2 * w, 1 / 3, dtype)
-    float32 = ask_whether_it_ignores(lambda w: 2 * w.astype(np.float32).astype(float), 1 / 3, dtype)
-    assert not float32
-    assert not ask_whether_it_ignores(rounds, 1.0, dtype)  # has no digits that rounding takes
-    assert not ask_whether_it_ignores(rounds, 1 / 3, dtype, later=lambda w: fail())
-
-
-def test_a_parameter_without_a_gradient_is_not_rounded() -> None:
-    at = {"w": np.array([1 / 3]), "x": np.array([1 / 3])}
-    case, found = state_case({"w": np.ones(1)}, at, at), state_compared(*[{"w": np.ones(1)}] * 3)
-    subject, asked = state_subject(case), list[Any]()
-
-    def call(case: Case, copy: Any) -> Call:
-        asked.append(case.arguments)
-        return Call((case.arguments["w"],), {}, dict)
-
-    subject.call = call
-    gradients = Submission(lambda w: {"w": np.ones(1)})
-    assert ignores_rounding(gradients, subject, found._replace(case=case), np.float16)
-    assert asked[0]["x"] == 1 / 3 != asked[0]["w"]
-
-
-@pytest.mark.parametrize(
-    ("inferred", "used", "expected"),
-    [
-        (np.float16, bfloat16, (bfloat16, False)),
-        (np.float16, np.float16, (np.float16, False)),
-        (np.float16, np.float64, (np.float16, True)),
-        (bfloat16, bfloat16, (bfloat16, False)),
-        (bfloat16, np.float16, (bfloat16, True)),
-        (np.float32, bfloat16, (np.float32, True)),  # its errors are below those of bfloat16
-    ],
-)
-def test_parameters_that_are_rounded_tell_the_half_precision(
-    inferred: Any, used: Any, expected: Any
-) -> None:
-    at = {"w": np.array([1 / 3])}
-    case, found = state_case(at, at, at), state_compared({"w": at["w"].astype(used)}, at, at)
-    submission = Submission(lambda w: {"w": w.astype(used)})
-    of_case = submission, state_subject(case), found._replace(case=case)
-    assert specify_format(*of_case, inferred) == expected

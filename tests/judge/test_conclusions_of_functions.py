@@ -123,7 +123,7 @@ def test_half_precision_in_doubt_decides_nothing(
     judgement = begin(right)
     judgement.compare_cases()
     judgement.precision, judgement.inferred = precision, inferred
-    monkeypatch.setattr(path, "doubt_format", lambda compared: ["in doubt"])
+    monkeypatch.setattr(path, "doubt_format", lambda *given: ["in doubt"])
     report = judgement.conclude()
     assert report.verdict is (Verdict.AGREES if decides else Verdict.INCONCLUSIVE)
     assert (report.notes[0] == "in doubt") is not decides
@@ -357,7 +357,7 @@ def test_a_class_is_asked_on_an_object_of_a_later_call(
 ) -> None:
     asked = list[Any]()
 
-    def find_dependence(submission: Any, settled: Any, ask: Any, on_object: Any, _: Any) -> Any:
+    def find_dependence(settled: Any, ask: Any, on_object: Any, _: Any) -> Any:
         asked.append(on_object)
         return None, ("a remark",)
 

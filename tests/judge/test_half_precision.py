@@ -429,14 +429,20 @@ def test_a_loss_in_half_precision_that_is_wrong_at_one_case_disagrees(wrong_at: 
     [(0, 1, True), (1, 1, False), (1, 2, False), (1, 3, True), (2, 4, False)],
 )
 def test_half_of_the_gradients_have_the_digits_of_the_format_that_errors_tell(
-    halves: int, of_all: int, said: bool
+    halves: int, of_all: int, said: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rounded = list[Any]()
+    monkeypatch.setattr(half_precision, "are_parameters_rounded", lambda *given: rounded)
     exact = np.random.default_rng(0).normal(size=8)
     submitted = {
         f"w{k}": exact.astype(np.float16).astype(float) if k < halves else exact
         for k in range(of_all)
     }
     found = state_compared(submitted, submitted, dict.fromkeys(submitted, np.ones(8)))
-    doubts = [*doubt_format([found, found])]
+    submission: Any = None
+    of_all_cases = submission, submission, [found, found], np.float16
+    doubts = [*doubt_format(*of_all_cases)]
     assert len(doubts) == said
     assert all("your results do not have its digits" in each for each in doubts)
+    rounded.append("parameters")
+    assert not [*doubt_format(*of_all_cases)]

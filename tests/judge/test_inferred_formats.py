@@ -184,7 +184,7 @@ FINE = 2.0**-30  # digits that neither float16 nor bfloat16 has
         ([1 + 2.0**-7, 1.5], 2.0**-10, np.float64, bfloat16),  # its numbers, though in float16, too
         ([1 + 2.0**-7, 1.5 + FINE], 2.0**-10, np.float64, np.float16),
         ([1 + 2.0**-7, 1.5 + 2.0**-8], 2.0**-10, np.float64, np.float16),
-        ([1 + 2.0**-4, 1.5], 2.0**-10, np.float64, np.float16),  # too short to tell
+        ([1 + 2.0**-2, 1.5], 2.0**-10, np.float64, np.float16),  # too short to tell
         ([1 + FINE, 1.5], 2.0**-9, np.float64, np.float16),
         ([1 + FINE, 1.5], 2.0**-8.9, np.float64, bfloat16),  # more than float16 allows
         ([1 + FINE, 1.5], 2.0**-6, np.float64, bfloat16),
