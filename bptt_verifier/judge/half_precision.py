@@ -4,7 +4,7 @@ The bounds of half precision allow for rounding every operation to it. Where mos
 the results alone are rounded, what is beyond that in another case is asked for at its neighbours.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -435,23 +435,21 @@ def ignores_rounding(
     None where the next numbers give the same as well, or parameters are such numbers: what is
     rounded to a few decimals inside stays at all near ones.
     """
-    given, rng = found.case.arguments, np.random.default_rng(0)
-
-    def stays(change: Callable[[Array], Array]) -> bool:
-        moved = {n: change(v) for n, v in given.items() if n in found.gradients}
-        answer = ask_at(gradients, subject, found.case._replace(arguments=given | moved))
-        return not isinstance(answer, Breach) and all(
-            np.array_equal(answer[name], value) for name, value in found.submitted.items()
-        )
-
-    def move(values: Array) -> Array:
-        return move_within(values, dtype, rng)
-
-    if all(np.array_equal(round_to(v, dtype), v) for n, v in given.items() if n in found.gradients):
+    rng = np.random.default_rng(0)
+    given = {n: v for n, v in found.case.arguments.items() if n in found.gradients}
+    if all(np.array_equal(round_to(value, dtype), value) for value in given.values()):
         return None
-    if not all(stays(move) for _ in range(WITHIN)):
-        return False
-    return None if stays(lambda v: round_to(v, dtype, next_ones=1)) else True
+    moved = [{n: move_within(v, dtype, rng) for n, v in given.items()} for _ in range(WITHIN)]
+    moved.append({n: round_to(v, dtype, next_ones=1) for n, v in given.items()})
+    cases = (found.case._replace(arguments=found.case.arguments | each) for each in moved)
+    answers = [ask_at(gradients, subject, case) for case in cases]
+    found_so = found.submitted.items()
+    *within, beyond = [
+        None if isinstance(answer, Breach)
+        else all(np.array_equal(answer[n], value, equal_nan=True) for n, value in found_so)
+        for answer in answers
+    ]  # fmt: skip
+    return False if False in within else None if None in within or beyond else True
 
 
 def round_to(values: Array, dtype: Any, next_ones: int = 0) -> Array:

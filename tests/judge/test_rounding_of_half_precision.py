@@ -379,6 +379,7 @@ def find_at(gradients: Any, *w: float) -> tuple[tuple[Submission, Any], Compared
 
 SUBMISSIONS: dict[str, tuple[Any, Any]] = {
     "rounds so": (round_twice, True),
+    "overflows": (lambda dtype: lambda w: w.astype(dtype).astype(float) * [1.0, np.inf], True),
     "rounds to float32": (lambda dtype: round_twice(np.float32), False),
     "rounds to nothing": (lambda dtype: lambda w: 2 * w, False),
     "rounds to decimals": (lambda dtype: lambda w: np.round(w, 1), None),
@@ -399,21 +400,31 @@ def test_what_rounds_its_parameters_ignores_which_ones_round_alike(kind: str, dt
     assert ignores_rounding(*of_case, found, dtype) is None
 
 
-def test_what_raises_at_other_values_or_is_another_for_one_of_four_does_not_ignore_rounding() -> (
-    None
-):
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ("ssssn", True),
+        ("sssse", True),
+        ("sssss", None),
+        ("esssn", None),  # an exception tells nothing
+        ("sssen", None),
+        ("nsssn", False),
+        ("sssnn", False),
+        ("ensss", False),
+    ],
+)
+def test_four_draws_and_then_the_next_numbers_are_asked(answers: str, expected: Any) -> None:
     of_case, found = find_at(round_twice(np.float16), 1 / 3)
-    for wrong_at in range(1, 6):
-        calls = list[int]()
+    left = iter(answers)
 
-        def gradients(w: Any, wrong_at: int = wrong_at, calls: Any = calls) -> Any:
-            calls.append(0)
-            if len(calls) == wrong_at:
-                raise ValueError("enough")
-            return {"w": round_twice(np.float16)(w)}
+    def gradients(w: Any) -> Any:
+        answer = next(left)
+        if answer == "e":
+            raise ValueError("enough")
+        return {"w": found.submitted["w"] + (answer == "n")}
 
-        expected = wrong_at == 5  # the fifth call has the next number
-        assert ignores_rounding(Submission(gradients), of_case[1], found, np.float16) is expected
+    assert ignores_rounding(Submission(gradients), of_case[1], found, np.float16) is expected
+    assert not [*left]
 
 
 def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:
