@@ -427,9 +427,10 @@ def test_exact_values_are_asked_of_the_small_problems_first() -> None:
     submission = Submission(chosen, lambda _: True)
     compared = [submission.at(each) for each in (FULL, ONES, SIX)]
     compared[1].dtypes["W"] = np.dtype(np.float32)  # in which it computes, whatever it returns
+    compared[1].submitted["V"], compared[1].dtypes["V"] = np.ones((1, 1)), np.dtype(np.float64)
     compared[2].submitted["prediction"] = np.ones(1, np.float16)  # says nothing of gradients
     compared[2].dtypes["prediction"] = np.dtype(np.float16)
     found = [*chosen.choose_for_exact_values(compared)]
     assert [each.problem.sizes for each in found] == [ONES, SIX, FULL]
-    assert {*found[0].submitted} == {"W"}
+    assert {*found[0].submitted} == {"W", "V"}
     assert [each.dtype for each in found] == [np.float32, np.float64, np.float64]

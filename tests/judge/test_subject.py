@@ -62,6 +62,7 @@ def test_a_subject_has_no_further_cases_notes_or_words_by_itself() -> None:
     case = case_of()
     assert (subject.notes, subject.refusal, subject.doubt, subject.zeros) == ((), None, None, set())
     assert subject.raised is subject.has_vanishing_steps is False
+    assert subject.is_extreme(case) is subject.draws_zeros(case) is False
     for none in (
         subject.scale_values(case, [2.0]), subject.draw_probes(), subject.draw_extreme_cases(),
         subject.describe_unseen([]), subject.describe_failing([]), subject.chart_steps([]),
