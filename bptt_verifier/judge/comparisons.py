@@ -1,6 +1,6 @@
 """Calls of a submission at cases, and comparisons of its results with the reference."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,6 @@ from bptt_verifier.judge.submission import (
     Breach,
     Submission,
     ask,
-    find_difference,
     make_breach,
     name_result,
 )
@@ -54,8 +53,37 @@ def ask_at(
     again = ask(gradients, partial(subject.call, wide, copy), subject.expect(wide), case.label)
     if isinstance(again, Breach):
         return found
-    gradients.raised_by_format = gradients.raised_by_format or describe_formats(case, wide)
+    assert isinstance(found, Breach)
+    said = f"{describe_formats(case, wide)} There, {found.event}."
+    gradients.raised_by_format = gradients.raised_by_format or said
     return again
+
+
+def find_difference(
+    first: Mapping[str, Array],
+    second: Mapping[str, Array],
+    find_truth: Callable[[], tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> Breach | None:
+    """Find a difference between the results of two equal calls that rounding does not explain.
+
+    Threads may add up in another order: two results are fine if they differ by the allowed error
+    at most, or are both right within it. `find_truth` computes the true values and the allowed
+    errors, and is called only where results differ.
+    """
+    for name, value in first.items():
+        other = second.get(name)
+        if other is not None:
+            if np.array_equal(value, other, equal_nan=True):
+                continue
+            true, allowed = (arrays[name] for arrays in find_truth())
+            with np.errstate(invalid="ignore", over="ignore"):
+                right = [np.abs(each - true) <= allowed for each in (value, other)]
+                if np.all((np.abs(value - other) <= allowed) | (right[0] & right[1])):
+                    continue
+        said = f"your function returned two different results for {name}"
+        said += " when called twice with the same arguments."
+        return make_breach("not-deterministic", said, gradients=[name])
+    return None
 
 
 def describe_formats(case: Case, accepted: Case) -> str:

@@ -48,7 +48,7 @@ class KernelCalls:
             return Mistake("raised", said, {"exception": result.exception})
         read = attempt(self.read, result)
         if isinstance(read, Failure):
-            said = read.what.removeprefix("ValueError: ")
+            said = read.said.removeprefix("ValueError: ")
             return Mistake("wrong-shape", f"{said}.", {})
         after = [list_arrays(each) for each in (arguments, structure)]
         for what, old, new in zip(("arguments", "cotangents"), before, after, strict=True):

@@ -42,7 +42,7 @@ def describe_zeroed(zeroed: Sequence[Breach]) -> Iterator[str]:
     """Describe in how many cases with zeros a submission breaks the contract, and the first."""
     if zeroed:
         were = "was" if len(zeroed) == 1 else "were"
-        said = zeroed[0].mistake.explanation.rstrip(".")
+        said = zeroed[0].event
         yield (
             f"{count_cases(len(zeroed))} in which parameters are zero {were} left out: {said}. "
             f"{zeroed[0].notes[0]}"

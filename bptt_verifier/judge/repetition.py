@@ -200,11 +200,11 @@ def find_dependence(
             continue
         again = asking(found.case, repetition.copy)
         if isinstance(again, Breach) and is_raised(again) and repetition in LAYOUTS:
-            notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
+            notes[f"It was not compared {repetition.change}: {again.event}."] = None
             continue
         if isinstance(again, Breach) and is_raised(again) and repetition.outside:
-            said = again.mistake.explanation.rstrip(".")
-            notes[f"After a call at values at which the loss raises an exception, {said}."] = None
+            said = f"After a call at values at which the loss raises an exception, {again.event}."
+            notes[said] = None
             break  # it may have refused to go on
         change = describe_change(found, again, repetition)
         if change is not None and not comes_of_values(found, again, repetition, asking):
@@ -358,7 +358,7 @@ def describe_change(
     if isinstance(again, Breach):
         if poisoned and again.mistake.name != "not-finite":
             return None  # which the next repetitions show
-        said = f"Called again, {again.mistake.explanation.rstrip('.')}."
+        said = f"Called again, {again.event}."
         return make_finding("its result", repetition, first.case, said, again.mistake.details)
     before = {comparison.name: comparison for comparison in first.comparisons}
     for name, value in again.submitted.items():

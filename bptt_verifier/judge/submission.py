@@ -29,7 +29,7 @@ from bptt_verifier.program.raising_objects import describe_value, find_raised, r
 from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Verdict
-from bptt_verifier.tolerance.formats import is_floating, is_real
+from bptt_verifier.tolerance.formats import is_floating, is_real, to_real
 
 
 class Call(NamedTuple):
@@ -71,7 +71,8 @@ class Breach(NamedTuple):
     `dtype` is the format of a result that is not finite, which may have overflowed. One that is
     `unread` may be right: what was returned could be read in more ways than one. One is `of_values`
     if the function raised an exception for which the values may be the reason, and `by_settings` if
-    it did since floating-point errors are exceptions under settings that it makes itself.
+    it did since floating-point errors are exceptions under settings that it makes itself. `where`
+    is the expression of the user's code that raised it, and its place.
     """
 
     mistake: Mistake
@@ -80,6 +81,13 @@ class Breach(NamedTuple):
     unread: bool = False
     of_values: bool = False
     by_settings: bool = False
+    where: str = ""
+
+    @property
+    def event(self) -> str:
+        """What went wrong, and where an exception was raised, as a clause of a sentence."""
+        said = self.mistake.explanation.rstrip(".")
+        return f"{said} at {self.where}" if self.where else said
 
     @property
     def verdict(self) -> Verdict:
@@ -178,21 +186,20 @@ def ask(
         again = submission.answer(call, expected)
         if not isinstance(again, Failure):
             submission.raised_by_settings = submission.raised_by_settings or (
-                f"{result.file_line}: your function raised {result.what} with {label}, under your "
-                "settings for floating-point errors or warnings; it was called without them."
+                f"Your function raised {result.said} with {label}, under your settings for "
+                "floating-point errors or warnings; it was called without them."
             )
             result = again
     if isinstance(result, Failure):
         note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
         raised = make_breach("raised", f"your function raised {result.what}", note, **details)
-        return raised._replace(of_values=result.of_values, by_settings=result.by_settings)
-    plain = attempt(to_arrays, result)
-    result = result if isinstance(plain, Failure) else plain
-    found = read_results(result, expected, submission.readings)
-    if not isinstance(found, Breach):
-        found = submission.select_known(found, expected)
-    arrays = found if isinstance(found, Breach) else convert_results(found, expected)
+        return raised._replace(
+            of_values=result.of_values, by_settings=result.by_settings, where=result.where
+        )
+    arrays: Any = attempt(read_arrays, submission, result, expected)
+    if isinstance(arrays, Failure):  # even the type of an object may raise
+        arrays = make_unread("a value", arrays)
     if isinstance(arrays, Breach):
         return arrays
     after = to_arrays(call.arrays())
@@ -202,7 +209,34 @@ def ask(
             said = f"your function modified its argument {name}"
             said += ": expected the caller's arrays to be unchanged."
             return make_breach("inputs-modified", said, gradients=[name])
-    return arrays
+    return arrays  # type: ignore[no-any-return]
+
+
+def read_arrays(
+    submission: Submission, result: Any, expected: Expected
+) -> dict[str, Array] | Breach:
+    """Read what was returned as arrays by name, or say how it breaks the contract."""
+    plain = attempt(to_arrays, result)
+    result = result if isinstance(plain, Failure) else plain
+    found = read_results(result, expected, submission.readings)
+    if isinstance(found, Breach):
+        return found
+    return convert_results(submission.select_known(found, expected), expected)
+
+
+def make_unread(kind: str, failure: Failure) -> Breach:
+    """Make the breach that what was returned, of some kind, raises where it is read."""
+    said = f"what your function returned, {kind}, cannot be read: {failure.what}"
+    breach = make_breach("wrong-shape", said, found=kind)
+    return place_breach(breach, failure if failure.raised_by_user else None)
+
+
+def place_breach(breach: Breach, raised: Failure | None) -> Breach:
+    """Add to a breach where an object that was returned has raised an exception, if it has."""
+    if raised is None:
+        return breach
+    notes = (*breach.notes, f"It was raised at {raised.where}.")
+    return breach._replace(notes=notes, where=raised.where)
 
 
 def are_equal(now: Any, before: Array) -> bool:
@@ -223,16 +257,19 @@ def read_results(
     """
     readings = {} if readings is None else readings
     result = read_pairs(result, expected.names, expected.paths)
-    found: Any = attempt(read_parts, result, expected, readings)
-    if found is None or isinstance(found, Failure):
-        found = attempt(read_in_order, result, expected, readings)
-    if found is None or isinstance(found, Failure):
-        found = attempt(lambda: name_results(expected.read(result), expected, readings))
+    found: Any = None
+    raised = list[Failure]()
+    for read in (read_parts, read_in_order, read_by_name):
+        found = attempt(read, result, expected, readings)
+        if raised_by_user(found):
+            raised.append(found)
+        if not (found is None or isinstance(found, Failure)):
+            break
     if isinstance(found, Failure):
-        kind = type_name(result)
-        said = f"what your function returned, {kind}, cannot be read: {found.what}"
-        raised = found if raised_by_user(found) else None
-        found = make_breach("wrong-shape", said, *say_where(raised), found=kind)
+        found = make_unread(type_name(result), found)
+    elif isinstance(found, Breach):
+        where = raised[0] if raised else find_raised(result, attempt(np.asarray, result))
+        found = found if where is None else make_unread(type_name(result), where)
     if isinstance(found, Breach):
         other = attempt(read_by_gradient_names, result, expected, readings)
         found = found if other is None or isinstance(other, Failure) else other
@@ -242,6 +279,13 @@ def read_results(
             readings[BESIDE_LOSS] = None
             return again
     return found  # type: ignore[no-any-return]
+
+
+def read_by_name(
+    result: Any, expected: Expected, readings: dict[str, None]
+) -> dict[str, Any] | Breach:
+    """Read the gradients by their names, or a tuple in order."""
+    return name_results(expected.read(result), expected, readings)
 
 
 def read_parts(
@@ -330,17 +374,12 @@ def read_by_gradient_names(
     others = dict(inside) if isinstance(inside, Mapping) else {}
     used = {path[0] for path in found.values()}
     rest = {str(k): v for k, v in others.items() if k not in used and v is not None}
-    pairs = [(n, write_keys(p)) for n, p in found.items() if p != paths[n]]
+    pairs = [(n, name_leaf(p, len(p) == 1)) for n, p in found.items() if p != paths[n]]
     listed = ", ".join(f"{spelled} for {n}" for n, spelled in pairs[:SHOWN])
     if pairs:
         readings[f"Gradients are read by the names that you return: {listed}."] = None
     named = {n: arrays[path] for n, path in found.items()}
     return name_results(loss | rest | named, expected, readings)
-
-
-def write_keys(path: Keys) -> str:
-    """Write the path of a result, as `layers[0].dW`."""
-    return name_leaf(path, len(path) == 1)
 
 
 def name_beside(result: Sequence[Any], expected: Expected) -> tuple[str, ...]:
@@ -434,16 +473,16 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
         if isinstance(array, Failure) or not is_real(array.dtype):
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
-            raised = find_raised(value, first) if of_type else None
+            floats = None if of_type else attempt(array.astype, np.float64)
+            raised = find_raised(value, first) if of_type else find_raised(None, floats)
             described = describe_value(value, raised) if raised else kind
             said = f"{what}: expected an array of floats, found {described}."
             unread = not isinstance(array, Failure) and is_floating(array.dtype)
             if unread:  # its rounding is as large as the mistakes that are to be seen
                 said = f"{what} is in {array.dtype}, whose few digits would hide mistakes: "
                 said += "compute and return it in float32."
-            where = say_where(raised)
-            found_other = make_breach("wrong-shape", said, *where, gradients=[name], found=kind)
-            return found_other._replace(unread=unread)
+            other = make_breach("wrong-shape", said, gradients=[name], found=kind)
+            return place_breach(other._replace(unread=unread), raised)
         shape = expected.shapes[name]
         if name == "loss" and array.size == 1 and shape == ():
             array = array.reshape(())
@@ -456,45 +495,3 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
             return make_breach(breach, said, gradients=[name], **details)
         arrays[name] = array if array.dtype.kind == "f" else array.astype(expected.dtype)
     return arrays
-
-
-def say_where(raised: Failure | None) -> tuple[str, ...]:
-    """Say where an object that was returned has raised an exception, in a note for the report."""
-    return (f"It was raised at {raised.where}.",) if raised else ()
-
-
-def to_real(array: Array) -> Array:
-    """Convert objects that are real numbers, bfloat16, and complex numbers that are real."""
-    if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
-        return array.astype(np.float64)
-    if array.dtype.name == "bfloat16":
-        return array.astype(np.float32)
-    plain = array.dtype.kind == "c" and not np.any(array.imag)
-    return array.real.copy() if plain else array
-
-
-def find_difference(
-    first: Mapping[str, Array],
-    second: Mapping[str, Array],
-    find_truth: Callable[[], tuple[Mapping[str, Array], Mapping[str, Array]]],
-) -> Breach | None:
-    """Find a difference between the results of two equal calls that rounding does not explain.
-
-    Threads may add up in another order: two results are fine if they differ by the allowed error
-    at most, or are both right within it. `find_truth` computes the true values and the allowed
-    errors, and is called only where results differ.
-    """
-    for name, value in first.items():
-        other = second.get(name)
-        if other is not None:
-            if np.array_equal(value, other, equal_nan=True):
-                continue
-            true, allowed = (arrays[name] for arrays in find_truth())
-            with np.errstate(invalid="ignore", over="ignore"):
-                right = [np.abs(each - true) <= allowed for each in (value, other)]
-                if np.all((np.abs(value - other) <= allowed) | (right[0] & right[1])):
-                    continue
-        said = f"your function returned two different results for {name}"
-        said += " when called twice with the same arguments."
-        return make_breach("not-deterministic", said, gradients=[name])
-    return None

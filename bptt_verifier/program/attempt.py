@@ -2,11 +2,13 @@
 
 import dis
 import inspect
+import signal
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from bptt_verifier.program.blas_threads import use_one_thread_of_torch
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.source_lines import Place, is_of_judge, is_of_user
+from bptt_verifier.program.source_lines import Place, is_of_judge, is_of_library, is_of_user
 from bptt_verifier.tolerance.comparison import Array
 
 # Exceptions by which Python refuses code as it is written.
@@ -22,6 +24,7 @@ MISTAKES_OF_CODE = (AttributeError, LookupError, NameError, NotImplementedError,
 # Exceptions that say nothing of values: to end, or to end a trace.
 ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit, UntraceableError)
 CHECKS = ("asarray_chkfinite", "_check_finite")  # functions of NumPy and SciPy
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that are not the user's
 OF_MATH = ("math domain error", "expected a ")  # what Python's `math` says of a number
 
 
@@ -40,6 +43,16 @@ class Failure(NamedTuple):
     by_settings: bool = False
     where: str = ""
     of_values: bool = False
+
+    @property
+    def raised_by_user(self) -> bool:
+        """True if a line of the user's code raised it, not one of a library."""
+        return is_of_user(self.file_line)
+
+    @property
+    def said(self) -> str:
+        """What was said, and the expression of the user's that raised it, if it was one."""
+        return f"{self.what} at {self.where}" if self.raised_by_user else self.what
 
 
 class CodeRaisedError(ValueError):
@@ -105,9 +118,22 @@ def attempt(
         with settings.hold():
             return function(*arguments, **named)
     except BaseException as error:  # the user's code may raise or exit as it likes
-        if type(error) is KeyboardInterrupt:
+        if is_interrupt(error):
             raise
         return failure_of(error, function)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell Ctrl-C from a KeyboardInterrupt that a statement of the user's code raises."""
+    if type(error) is not KeyboardInterrupt:
+        return False
+    innermost = [*walk_frames(error.__traceback__)][-1:]
+    handler = getattr(signal.getsignal(signal.SIGINT), "__code__", None)
+    return not any(
+        is_of_user(frame.f_code.co_filename) and raises_at(frame.f_code, at)
+        for frame, at in innermost
+        if frame.f_code is not handler
+    )
 
 
 def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
@@ -130,7 +156,8 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     kind, message = type(error).__name__, message_of(error)
     what = f"{kind}: {message}" if message else kind
     by_settings = isinstance(error, FloatingPointError | Warning)
-    where = f"`{place.expression}` ({place.at_column})" if place.expression else str(place)
+    expression = printable(place.expression)
+    where = f"`{expression}` ({place.at_column})" if expression else str(place)
     return Failure(
         what,
         kind,
@@ -140,6 +167,43 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
         where,
         is_of_values(error),
     )
+
+
+def describe_line(file: Path, error: BaseException, names: Collection[str]) -> str:
+    """Describe the innermost line, in a file or in one of its folder, at which it cannot be run."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [(each.filename, each.lineno, each.line) for each in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((error.filename, error.lineno, error.text))
+    folder = file.resolve().parent
+    beside = [
+        (name, number, line)
+        for name, number, line in lines
+        if name in names or (is_of_user(name) and is_beside(Path(name), folder))
+    ]
+    if not beside:
+        return ""
+    name, number, line = beside[-1]
+    text = printable((line or "").strip())
+    place = "" if name in names else f"{Path(name).relative_to(folder)}:{number}"
+    if not (text and place):
+        return f" at `{text}`" if text else f" at {place}" if place else ""
+    return f" at `{text}` ({place})"
+
+
+def is_beside(file: Path, folder: Path) -> bool:
+    """Tell whether a file is in a folder, and not of a package that is installed there."""
+    return file.is_relative_to(folder) and INSTALLED.isdisjoint(file.parts)
+
+
+def find_raised_by_user(error: BaseException) -> Failure | None:
+    """Find an exception that the judge has not raised itself, if the user's code has.
+
+    It is the user's where the innermost frame that is not of a library is.
+    """
+    files = [frame.f_code.co_filename for frame, _ in walk_frames(error.__traceback__)]
+    inner = next((file for file in reversed(files) if not is_of_library(file)), "")
+    return failure_of(error, attempt) if inner and is_of_user(inner) else None
 
 
 def is_of_values(error: BaseException) -> bool:
@@ -155,7 +219,12 @@ def is_of_values(error: BaseException) -> bool:
     # What a library raises of shapes is a mistake of the code. Few of its functions check values.
     innermost = [*walk_frames(error.__traceback__)][-1:]
     codes = [(frame.f_code, at) for frame, at in innermost if asks_for_values(frame.f_code)]
-    return any(code.co_code[at] == dis.opmap["RAISE_VARARGS"] for code, at in codes)
+    return any(raises_at(code, at) for code, at in codes)
+
+
+def raises_at(code: CodeType, at: int) -> bool:
+    """Tell whether the instruction at a place in code is a statement `raise` or `assert`."""
+    return code.co_code[at] == dis.opmap["RAISE_VARARGS"]
 
 
 def asks_for_values(code: CodeType) -> bool:
@@ -185,7 +254,7 @@ def message_of(error: BaseException) -> str:
     try:
         words = str(error).split()
     except BaseException as another:  # an exception may fail to say what it is about
-        if type(another) is KeyboardInterrupt:
+        if is_interrupt(another):
             raise
         return ""
     return printable(" ".join(words))

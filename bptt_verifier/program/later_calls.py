@@ -18,7 +18,6 @@ from bptt_verifier.program.torch_tensors import is_tensor, to_array
 EARLIER = 0.75  # times their values, at which the parameters are at the first call
 CALLS = 62  # more calls after the second one, unless they take long
 SECONDS = 0.25
-RAISED = "your code raised an exception at one"
 CARRIED = "the loss changes from call to call with equal parameters, as with a state carried over"
 
 
@@ -47,6 +46,11 @@ def describe_untried(calls: Calls) -> tuple[str, ...]:
     return (f"No later call on the same object was compared: {calls.later[0]}.",)
 
 
+def describe_raised(failure: Failure) -> str:
+    """Describe an exception that the code has raised at a later call."""
+    return f"at one, your code raised {failure.said}"
+
+
 def find_later(
     calls: Calls, params: Mapping[str, Any], loss: Keys, gradients: Collection[Keys]
 ) -> dict[str, Any] | str:
@@ -59,7 +63,7 @@ def find_later(
     before, places = copy_values(roots["self"]), find_places(roots, held)
     first = attempt(calls.run_on, calls.run, roots)
     if isinstance(first, Failure):  # other parameters may be no valid ones
-        return RAISED
+        return describe_raised(first)
     kept = list_kept(before, copy_values(first["self"]))
     results = {str(path[1]) for path in gradients if path[0] == "self"}
     if not kept:
@@ -83,7 +87,7 @@ def find_later(
 
     again = attempt(go_on, earlier)
     if isinstance(again, Failure):
-        return RAISED
+        return describe_raised(again)
     if not are_equal(*(follow(state, loss) for state in (again, first))):
         return CARRIED
     changed = [path for path in gradients if not is_same(follow(again, path), follow(first, path))]
@@ -94,14 +98,14 @@ def find_later(
     alone = attempt(calls.make(calls.run), copies(params))
     state = attempt(go_on, params)
     if isinstance(alone, Failure) or isinstance(state, Failure):
-        return RAISED
+        return describe_raised(alone if isinstance(alone, Failure) else state)
     # Code that is wrong at its second call alone is right again when that is repeated.
     right = all(is_same(follow(state, path), follow(alone, path)) for path in gradients)
     found = repeat(calls, state, paths, bool(changed))
     if right or isinstance(found, str):
         return found
     state = attempt(go_on, params)  # as the repeated call has changed its object
-    return RAISED if isinstance(state, Failure) else state
+    return describe_raised(state) if isinstance(state, Failure) else state
 
 
 def repeat(
@@ -119,7 +123,7 @@ def repeat(
             break
         again = attempt(calls.run_on, calls.run, {name: later[name] for name in calls.roots})
         if isinstance(again, Failure):
-            return RAISED
+            return describe_raised(again)
         later = dict(again)
         if not are_equal(follow(later, paths[0]), given[paths[0]]):
             return CARRIED

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, type_name
 from bptt_verifier.program.torch_tensors import (
     find_module_parts,
     is_tensor,
@@ -275,8 +275,8 @@ def read_items(params: Mapping[Any, Any]) -> dict[str, Any]:
     """Read the items of a mapping. Raises ValueError where that fails, or a name is no string."""
     items = attempt(lambda: dict(params.items()))
     if isinstance(items, Failure):
-        raise ValueError(
-            f"params: expected a dict of float arrays, found one that raises {items.what}"
+        refuse(
+            f"params: expected a dict of float arrays, found one that raises {items.said}", items
         )
     for name in items:
         if not isinstance(name, str):
@@ -288,7 +288,7 @@ def convert_leaf(value: Any, where: str) -> Array:
     """Convert a leaf to an array. Raises ValueError unless it has float32 or float64 entries."""
     array = attempt(lambda: np.array(to_array(value)))
     if isinstance(array, Failure):
-        raise ValueError(f"{where}: expected an array, found {array.what}")
+        refuse(f"{where}: expected an array, found {array.said}", array)
     dtype = str(value.dtype).removeprefix("torch.") if is_tensor(value) else str(array.dtype)
     remedy = "; integers are data: convert it to float64" if array.dtype.kind in "iu" else ""
     if dtype not in {"float32", "float64"} or array.size == 0:
@@ -297,6 +297,11 @@ def convert_leaf(value: Any, where: str) -> Array:
             f"{dtype} of shape {array.shape}{remedy}"
         )
     return array  # type: ignore[no-any-return]
+
+
+def refuse(sentence: str, failure: Failure) -> NoReturn:
+    """Raise a ValueError with a sentence on what cannot be read: CodeRaisedError for user code."""
+    raise (CodeRaisedError if failure.raised_by_user else ValueError)(sentence)
 
 
 def walk(value: Any, path: Keys, above: tuple[int, ...]) -> Iterator[tuple[Keys, Any]]:
@@ -324,10 +329,13 @@ def is_data(value: Any) -> bool:
     if find_node(value) is not None:
         return True  # as a whole: `walk` yields no other
     array = attempt(lambda: np.asarray(to_array(value)))
-    plain = isinstance(array, Failure) or array.dtype == object
+    failed = isinstance(array, Failure)
+    if failed and array.raised_by_user and hasattr(type(value), "__array__"):
+        return False  # it is meant to be an array
+    plain = failed or array.dtype == object
     if plain and (callable(value) or hasattr(value, "__dict__")):
         return True
-    return not isinstance(array, Failure) and array.dtype.kind in "biuSUMm"
+    return not failed and array.dtype.kind in "biuSUMm"
 
 
 def is_empty(value: Any) -> bool:

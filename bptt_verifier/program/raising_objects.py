@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from bptt_verifier.program.attempt import Failure, attempt, type_name
-from bptt_verifier.program.source_lines import is_of_user
 
 
 def raised_by_user(failure: Any) -> bool:
     """True for an exception that a line of the user's code raised, not one of a library."""
-    return isinstance(failure, Failure) and is_of_user(failure.file_line)
+    return isinstance(failure, Failure) and failure.raised_by_user
 
 
 def find_raised(value: Any, failure: Any = None) -> Failure | None:

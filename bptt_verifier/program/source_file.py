@@ -29,6 +29,8 @@ from bptt_verifier.program.attempt import (
     CodeRaisedError,
     Failure,
     attempt,
+    describe_line,
+    is_interrupt,
     message_of,
     printable,
 )
@@ -377,9 +379,9 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
                     lines = cell.source.splitlines(keepends=True)
                     linecache.cache[cell.name] = len(cell.source), None, lines, cell.name
                 exec(compile(cell.source, cell.name, "exec", dont_inherit=True), module.__dict__)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_interrupt(error):
+            raise
         sys.modules.pop(spec.name, None)
         raise CodeRaisedError(describe_failure(file, error, cells)) from error
     finally:
@@ -400,9 +402,10 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     names = {cell.name for cell in cells}
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in names]
-    number = getattr(error, "lineno", None) or (own[-1].lineno if own else None)
+    number, where = (own[-1].lineno, own[-1].filename) if own else (None, "")
+    if isinstance(error, SyntaxError) and error.filename in names:
+        number, where = error.lineno, str(error.filename)
     line = "" if number is None else f"line {number}: "
-    where = str(getattr(error, "filename", None) or (own[-1].filename if own else ""))
     cell = where.rpartition(", ")[2] + ", " if where in names and ", cell " in where else ""
     said = f"FILE: {file} cannot be run: {cell}{line}{type(error).__name__}"
     stated = error.msg if isinstance(error, SyntaxError) else message_of(error)
@@ -410,10 +413,7 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     said += f": {stated}" if stated else ""
     if cell and isinstance(error, NameError):
         said += "; the cells are run from the first to the last"
-    others = [f for f in frames if not f.filename.startswith("<") and f not in own]
-    inner = frames[-1] if frames and frames[-1] in others else None
-    if own and inner is not None and Path(inner.filename).parent == file.resolve().parent:
-        said += f" at {Path(inner.filename).name}:{inner.lineno}"
+    said += describe_line(file, error, names)
     if isinstance(error, SystemExit):
         said += f"; {GUARD}"
     elif isinstance(error, ModuleNotFoundError) and error.name:

@@ -116,7 +116,12 @@ def is_between(file: str) -> bool:
 
 def is_of_user(file: str) -> bool:
     """True if a file is not of the judge, NumPy, SciPy, JAX, PyTorch or Python itself."""
-    return not (is_of_judge(file) or file.startswith(FOLDERS))
+    return not (is_of_judge(file) or is_of_library(file))
+
+
+def is_of_library(file: str) -> bool:
+    """True if a file is of NumPy, SciPy, JAX, PyTorch or Python itself."""
+    return file.startswith(FOLDERS)
 
 
 def is_of_judge(file: str) -> bool:

@@ -207,7 +207,7 @@ def use_differences(
         gradient = by_torch if followed else None
         found = attempt(choose_black_box, in_numpy, *chosen_cases, gradient)
     if isinstance(found, Failure):
-        return model._replace(refusal=f"{reason} Its differences: {found.what}.")
+        return model._replace(refusal=f"{reason} Its differences: {found.said}.")
     box, chosen = found
     model = model._replace(
         black_box=box, cases=chosen.cases, zeros=chosen.zeros, doubt=doubt_few_cases(chosen, cases),

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, failure_of
+from bptt_verifier.program.attempt import (
+    CodeRaisedError,
+    Failure,
+    attempt,
+    failure_of,
+    is_interrupt,
+)
 from bptt_verifier.program.decisions import Decisions
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.paths import Followed, Paths, find_only
@@ -153,7 +159,7 @@ class OwnModel(NamedTuple):
         try:
             yield
         except BaseException as error:  # an assertion of the user's, or an exit
-            if type(error) is KeyboardInterrupt:
+            if is_interrupt(error):
                 raise
             found = failure_of(error, self.loss)
             raise CodeRaisedError(f"{self.called} raised {found.what} at {found.where}") from error

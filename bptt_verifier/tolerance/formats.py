@@ -1,5 +1,6 @@
 """Number formats of kernels: float64, float32, TF32, float16 and bfloat16, with their roundings."""
 
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +21,16 @@ def is_floating(dtype: Any) -> bool:
 def is_real(dtype: Any) -> bool:
     """Tell whether a dtype is one of NumPy's own of floats or integers: float8_e5m2 says it is."""
     return issubclass(dtype.type, np.floating | np.integer)
+
+
+def to_real(array: Array) -> Array:
+    """Convert objects that are real numbers, bfloat16, and complex numbers that are real."""
+    if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
+        return array.astype(np.float64)
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    plain = array.dtype.kind == "c" and not np.any(array.imag)
+    return array.real.copy() if plain else array
 
 
 def find_unit(dtype: Any) -> float:

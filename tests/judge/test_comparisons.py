@@ -105,7 +105,10 @@ def test_what_raises_at_a_format_gets_the_numbers_in_the_users_and_the_first_is_
         assert isinstance(found, dict)
         assert found["w"].dtype == np.float64
     first = describe_formats(SINGLE._replace(label="first"), DOUBLE)
-    assert choosing.submission.notes == (first,)
+    (note,) = choosing.submission.notes
+    assert note.startswith(f"{first} There, your function raised ")
+    assert " at `raise " in note
+    assert f"({__file__}:" in note
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Objects that raise whatever is asked of them end in a verdict or in one sentence."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bptt_verifier import verify, verify_own_model, verify_vjp
+from bptt_verifier import Verdict, verify, verify_own_model, verify_vjp
+from bptt_verifier.program.attempt import CodeRaisedError
 from manual_bptt import rnn
 from tests.support.square import W, right, square
 
@@ -113,6 +115,23 @@ class RaisingShape:
         raise OSError("no shape")
 
 
+class RaisingFloat:
+    def __float__(self) -> float:
+        raise ValueError("no float")
+
+
+def refuse_type(value: Any) -> Any:
+    raise ValueError("no type")
+
+
+RaisingType = type("RaisingType", (), {"__class__": property(refuse_type)})
+
+
+class InterruptingArray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("returned", "said", "line"),
     [
@@ -126,6 +145,18 @@ class RaisingShape:
          "RuntimeError: no keys", "no keys"),
         (Unsized, "what your function returned, Unsized, cannot be read: "
          "RuntimeError: store closed", "store closed"),
+        (lambda: [RaisingArray()], "what your function returned, list, cannot be read: "
+         "TypeError: first", "first"),
+        (lambda: (1.0, [RaisingArray()]), "what your function returned, tuple, cannot be read: "
+         "TypeError: first", "first"),
+        (RaisingArray, "what your function returned, RaisingArray, cannot be read: "
+         "TypeError: first", "first"),
+        (lambda: {"W": [[RaisingFloat()] * 2] * 2}, "the gradient for W: expected an array of "
+         "floats, found list, which raised ValueError: no float.", "no float"),
+        (lambda: {"W": RaisingType()}, "what your function returned, a value, cannot be read: "
+         "ValueError: no type", "no type"),
+        (lambda: {"W": InterruptingArray()}, "the gradient for W: expected an array of floats, "
+         "found InterruptingArray, which raised KeyboardInterrupt.", "raise KeyboardInterrupt"),
     ],
 )  # fmt: skip
 def test_what_a_returned_object_raises_is_reported_with_its_line(
@@ -164,9 +195,35 @@ def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
     for params, sentence in (
         ({"W": Raising()}, r"params\['W'\]: expected an array, found RuntimeError: no __array"),
         (RaisingMapping(W=W["W"]), "params: expected a dict of float arrays, .*: no keys"),
+        ({**W, "b": RaisingArray()}, r"params\['b'\]: expected an array, found TypeError: first"),
+        ([RaisingArray()], r"params\[0\]: expected an array, found TypeError: first"),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(CodeRaisedError, match=sentence) as raised:
             verify_own_model(right, square, params)
+        assert re.search(rf" at `raise .*` \({re.escape(__file__)}:\d+:9\)$", str(raised.value))
+
+
+def test_an_object_that_is_no_sequence_of_numbers_stays_data() -> None:
+    assert verify_own_model(right, square, {**W, "words": RaisingItems()}, cases=2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("pool is empty"), KeyboardInterrupt()])
+@pytest.mark.parametrize("calls", [1, 3, 5])
+def test_what_a_later_call_raises_is_reported_with_its_line(
+    error: BaseException, calls: int
+) -> None:
+    left = [None] * calls
+
+    def gradients(p: Any) -> Any:
+        if not left:
+            raise error
+        left.pop()
+        return right(p)
+
+    report = verify_own_model(gradients, square, W, cases=2)
+    line = gradients.__code__.co_firstlineno + 2
+    assert report.verdict is Verdict.DISAGREES
+    assert f"`raise error` ({__file__}:{line}:13)" in " ".join(str(report).split())
 
 
 class Nameless:

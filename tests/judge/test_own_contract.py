@@ -118,9 +118,8 @@ def test_code_that_takes_the_format_of_its_parameters_alone_gets_the_same_number
     (note,) = [note for note in report.notes if "raised an exception" in note]
     before, after = note.split(" (case ")
     assert before == f"Your function raised an exception at parameters in {refused}"
-    assert after.endswith(
-        f"), and not at {same}, the format of the parameters given, which it got there."
-    )
+    said = f"), and not at {same}, the format of the parameters given, which it got there. There, "
+    assert f"{said}your function raised TypeError: the constants are {given} at `raise" in after
 
 
 def test_code_that_raises_at_the_format_of_its_parameters_raises() -> None:

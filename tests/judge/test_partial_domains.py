@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,10 @@ def test_neighbours_outside_of_the_domain_are_left_out() -> None:
 def test_ctrl_c_in_a_loss_ends_the_judge() -> None:
     model = prepare(loss, PARAMS, cases=1)
     with pytest.raises(KeyboardInterrupt), model.name_loss():
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+    said = re.escape("loss(params) raised KeyboardInterrupt: no at `raise Keyboard")
+    with pytest.raises(CodeRaisedError, match=said), model.name_loss():
+        raise KeyboardInterrupt("no")
     said = re.escape("loss(params) raised SystemExit: 3 at ")
     with pytest.raises(CodeRaisedError, match=said), model.name_loss():
         raise SystemExit(3)

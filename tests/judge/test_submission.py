@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge import submission
+from bptt_verifier.judge.comparisons import find_difference
 from bptt_verifier.judge.submission import (
     SHOWN,
     Breach,
@@ -17,7 +18,6 @@ from bptt_verifier.judge.submission import (
     are_equal,
     ask,
     convert_results,
-    find_difference,
     make_breach,
     name_beside,
     name_results,
@@ -104,7 +104,11 @@ def test_an_error_under_the_users_settings_alone_is_noted() -> None:
     finally:
         USERS.reset(token)
     (note,) = noted.notes
-    assert "raised FloatingPointError: divide by zero encountered in log with this case" in note
+    assert (
+        "raised FloatingPointError: divide by zero encountered in log at `np.log(np.zeros(1))` ("
+        in note
+    )
+    assert f"({__file__}:{warned.__code__.co_firstlineno + 1}:9) with this case" in note
     assert isinstance(found, Breach)
     assert found.mistake.name == "raised"
     assert failed.notes == ()

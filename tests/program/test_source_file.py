@@ -111,17 +111,20 @@ def test_dataclasses_of_a_file_may_name_their_types_as_texts(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "name", "sentence"),
     [
-        ("import sys\nsys.exit(3)", "m.py", "line 2: SystemExit: 3; put what the file runs under"),
+        ("import sys\nsys.exit(3)", "m.py", r"line 2: SystemExit: 3 at `sys.exit\(3\)`; put what the file runs under"),
         ("import no_such_module.x", "m.py", "install the package that has no_such_module, or put no_such_module.py beside"),
-        ("raise EOFError", "m.py", "line 1: EOFError; nothing can be typed in while it is judged"),
+        ("raise EOFError", "m.py", "line 1: EOFError at `raise EOFError`; nothing can be typed in while it is judged"),
         ("open('no.txt')", "m.py", "line 1: FileNotFoundError: .*; run bptt in the folder that has it"),
-        ("import broken", "m.py", r"line 1: ZeroDivisionError: division by zero at broken.py:2"),
+        ("import broken", "m.py", r"line 1: ZeroDivisionError: division by zero at `1 / 0` \(broken.py:2\)$"),
         ("from .parts import x", "not a name/m.py", "its folder not a name is no name of a package"),
         ("from .parts import x", "json/m.py", "write `from module import name` without the dot"),
         ("x = (\n", "m.py", "cannot be run: line 1: SyntaxError"),
         ("x = '\0'", "m.py", r"m.py cannot be run: (\w+Error: source|line 1: SyntaxError)"),
         ("x = 1", "notes.txt", r"notes.txt; its name must end in .py or .ipynb"),
-        ("x = (\n", "m.py", r"line 1: SyntaxError: '\(' was never closed$"),
+        ("x = (\n", "m.py", r"line 1: SyntaxError: '\(' was never closed at `x = \(`$"),
+        ("import unclosed", "m.py", r"line 1: SyntaxError: .* at `y = \(` \(unclosed.py:2\)$"),
+        ("\nimport math\nmath.sqrt(-1)", "m.py", r"line 3: ValueError: .* at `math.sqrt\(-1\)`$"),
+        ("raise KeyboardInterrupt", "m.py", "line 1: KeyboardInterrupt at `raise KeyboardInterrupt`$"),
         ("# coding: no-such\n", "m.py", "found .*m.py, which cannot be read as text: unknown encoding: no-such; save it in UTF-8"),
         ("x = '\xff'".encode("latin-1"), "m.py", "which cannot be read as text: invalid or missing encoding"),
         ("from .parts import x", "package/m.py", "No module named 'package.parts'; put parts.py beside the file"),
@@ -131,6 +134,7 @@ def test_a_file_that_cannot_be_run_is_said_with_the_remedy(
     source: str | bytes, name: str, sentence: str, tmp_path: Path
 ) -> None:
     write(tmp_path, "\n1 / 0", "broken.py")
+    write(tmp_path, "\ny = (", "unclosed.py")
     file = write(tmp_path, "" if isinstance(source, bytes) else source, name)
     if isinstance(source, bytes):
         file.write_bytes(source)

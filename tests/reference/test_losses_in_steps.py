@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from signal import SIGINT, raise_signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,6 +186,8 @@ class OnePath:
 
     def follow(self, point: Any, *, limited: bool) -> Any:
         self.asked.append(limited)
+        if isinstance(self.fails, KeyboardInterrupt):
+            raise_signal(SIGINT)
         if self.fails is not None:
             raise self.fails
         return SimpleNamespace(path=SimpleNamespace(program="the program"), point=point)

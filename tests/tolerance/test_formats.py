@@ -1,6 +1,7 @@
 """Number formats: their unit roundoffs, their ends, and what rounding to them gives."""
 
 import pickle
+from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from bptt_verifier.tolerance.formats import (
     is_real,
     round_once,
     round_significand,
+    to_real,
 )
 
 # The bits of the significand, the leading one included, the exponents of the smallest number, and
@@ -78,3 +80,20 @@ def test_the_dtypes_of_numpy_itself_are_of_real_numbers(dtype: str) -> None:
 )
 def test_other_dtypes_are_not_whatever_kind_they_name(dtype: Any) -> None:
     assert not is_real(np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        (np.array([Fraction(1, 2), 2], object), "float64"),
+        (np.array([0.5, None], object), "object"),
+        (np.array([0.5, 2], jnp.bfloat16), "float32"),
+        (np.array([0.5, 2], np.complex64), "float32"),
+        (np.array([0.5, 2j]), "complex128"),
+        (np.array([0.5, 2], np.float16), "float16"),
+    ],
+)
+def test_objects_and_complex_numbers_become_real_where_all_are(given: Any, dtype: str) -> None:
+    found = to_real(given)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(object), given.astype(object))
