@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from bptt_verifier.commands.collection import pausing_collection
+from bptt_verifier.commands.ending import end_with, register
 from bptt_verifier.commands.waiting_child import take
 from bptt_verifier.console.terminal import discard_output
-from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.program.attempt import CodeRaisedError, find_raised_by_user
 from bptt_verifier.program.decisions import find_trace_limit
-from bptt_verifier.program.idle_calls import find_idle_limit
+from bptt_verifier.program.idle_calls import find_idle_limit, may_print
 from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import COMPUTING_LOSS, GUARD
 from bptt_verifier.report import Mistake, Report
@@ -40,6 +41,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
 PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
+ENDING = 2.0  # seconds that the code may take to end after the verdict
 ALIVE = 1.0  # seconds from one look at whether the parent runs to the next
 WAITING = 4  # times its processor time that a trace may take, where other processes run as well
 FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
@@ -207,8 +209,10 @@ def judge_file(
                 return fail("exited", Verdict.INCONCLUSIVE, what, code=code)
             message, since = json.loads(line), time.monotonic()
             if "refused" in message:
+                let_end(lines)
                 raise (CodeRaisedError if message["raised"] else ValueError)(message["refused"])
             if "outcome" in message:
+                let_end(lines)
                 verdict, *rendered = message["outcome"]
                 return Outcome(Verdict(verdict), *rendered)
             if "progress" in message:
@@ -228,6 +232,14 @@ def judge_file(
         source.close()
 
 
+def let_end(lines: queue.Queue[bytes]) -> None:
+    """Wait until a child that has a verdict ends its lines, for some seconds or until Ctrl-C."""
+    end = time.monotonic() + ENDING
+    with suppress(queue.Empty, KeyboardInterrupt):
+        while lines.get(timeout=max(0.0, end - time.monotonic())):
+            pass
+
+
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """End the child, with the processes that the code has started where the system has groups."""
     with suppress(ProcessLookupError):
@@ -239,7 +251,8 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Judge the file of the request in the child, and report every event to the parent."""
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)  # a copy of stdout, to the parent
+    # A copy of stdout, to the parent, which stays open until this process ends.
+    channel = os.fdopen(os.dup(1), "wb", buffering=0, closefd=False)
     output = os.dup(2)  # what the submission prints; what libraries print meanwhile is not shown
     discard_output(1, 2)
 
@@ -256,7 +269,8 @@ def main() -> None:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(Exception):  # the submission may have closed or replaced it
                     stream.flush()
-            discard_output(1, 2)
+            if not may_print():
+                discard_output(1, 2)
 
     def announce(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         @wraps(function)
@@ -271,18 +285,29 @@ def main() -> None:
         return call
 
     import_judge()
+    register()  # what libraries have registered before is not run
     request = sys.stdin.buffer.read()
     if not request:  # the parent needs no child, or has ended
         return
     end_with_parent()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the submission has nothing to read
+    known = json.loads(request)
     try:
-        send(outcome=judge_in_child(json.loads(request), announce, send))
-    except Exception as error:
-        send(refused=describe_failure(error), raised=isinstance(error, CodeRaisedError))
+        send(outcome=judge_in_child(known, announce, send))
+    except BaseException as error:
+        found = find_raised_by_user(error)
+        if found is None and not isinstance(error, Exception):
+            raise
+        said = describe_failure(error) if found is None else f"FILE: your code raised {found.said}"
+        send(refused=said, raised=found is not None or isinstance(error, CodeRaisedError))
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    from bptt_verifier.judge.computed_ahead import LOADERS  # noqa: PLC0415
+
+    end_with(Path(known["file"]), LOADERS)
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """Describe what ended a judgement: a sentence that was raised, or a fault of the judge."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     by_statement = (frame.line or "raise").startswith("raise")

@@ -7,6 +7,7 @@ from bptt_verifier.problems.problem import Problem
 from bptt_verifier.reference.autodiff import LargeReference, load_programs, start_large_reference
 
 LOADING = 2  # threads; the loading itself needs no Python
+LOADERS = "bptt-loader"  # how the names of these threads begin
 
 
 class LargeReferences:
@@ -36,7 +37,7 @@ def load_programs_of(random: Problem, probe: Problem, large: Problem) -> None:
 
     To load them takes longer than to compute with them. The verdict waits where it needs one.
     """
-    pool = ThreadPoolExecutor(LOADING)
+    pool = ThreadPoolExecutor(LOADING, LOADERS)
     load_programs(random, pool)
     load_programs(probe, pool)
     load_programs(large, pool, measured=False)

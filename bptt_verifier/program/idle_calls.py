@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.source_lines import is_of_user
+from bptt_verifier.program.source_lines import is_of_judge, is_of_user
 
 TICK, IDLE = 1.0, 5  # seconds, and how many of them in a row a call may do nothing
 BUSY = 0.05  # of a second: processor time of a call that does something
@@ -67,12 +67,18 @@ def interrupt_idle(most: float = float("inf")) -> Iterator[None]:
 
 def has_threads() -> bool:
     """Tell whether threads of the user's run, which an exception of the judge's making may end."""
-    others = (each for each in threading.enumerate() if each is not threading.main_thread())
-    return any(map(runs_users_code, others))
+    return any(is_of_user(file) for file in list_threads())
 
 
-def runs_users_code(thread: threading.Thread) -> bool:
-    """Tell whether a thread runs a function or method of the user's."""
-    function = getattr(thread, "_target", None) or type(thread).run
-    code = getattr(function, "__code__", None)
-    return code is not None and is_of_user(code.co_filename)
+def may_print() -> bool:
+    """Tell whether there are threads of the user's, or pools of threads, which may print."""
+    return any(not is_of_judge(file) for file in list_threads())
+
+
+def list_threads() -> Iterator[str]:
+    """List the files of the functions and methods that threads run, beside the main one."""
+    for thread in threading.enumerate():
+        function = getattr(thread, "_target", None) or type(thread).run
+        code = getattr(function, "__code__", None)
+        if code is not None and thread is not threading.main_thread():
+            yield code.co_filename

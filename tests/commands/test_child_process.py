@@ -23,6 +23,7 @@ from bptt_verifier.commands.child_process import (
     naming_option,
 )
 from bptt_verifier.program import source_file
+from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.report.versions import find_versions
 from tests.support.command_line import Command
 
@@ -182,6 +183,85 @@ def test_what_a_file_printed_before_it_failed_is_shown(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ZeroDivisionError"):
         judge(write_file(tmp_path, "print('before')", "1 / 0"), printed.append)
     assert printed == ["Your code printed:\nbefore"]
+
+
+def test_what_a_file_prints_at_exit_is_shown_where_it_cannot_be_run(tmp_path: Path) -> None:
+    printed: list[str] = []
+    with pytest.raises(CodeRaisedError, match=r"line 3: ZeroDivisionError: .* at `1 / 0`"):
+        judge(
+            write_file(tmp_path, "import atexit", "atexit.register(print, 'bye')", "1 / 0"),
+            printed.append,
+        )
+    assert printed == ["Your code printed:\nbye"]
+
+
+AT_EXIT = {
+    "prints": ("atexit.register(print, 'bye')", r"bye"),
+    "prints without end": (
+        "@atexit.register\ndef f():\n    while True: print('no' * 99)",
+        "no.*….*",
+    ),
+    "raises": (
+        "@atexit.register\ndef f(): print('bye'); raise ValueError('here')",
+        "bye\n.*derivation.py.*ValueError: here",
+    ),
+    "hangs": ("@atexit.register\ndef f(): print('bye'); time.sleep(99)", "bye"),
+    "ends the process": ("@atexit.register\ndef f(): print('bye', flush=True); os._exit(7)", "bye"),
+    "a thread": (
+        "def f(): threading.main_thread().join(); print('bye')\nthreading.Thread(target=f).start()",
+        "bye",
+    ),
+    "an object": ("class A:\n    def __del__(self): print('bye')\na = A()", "bye"),
+    "a finalizer": ("class A: pass\na = A(); weakref.finalize(a, print, 'bye')", "bye"),
+}
+
+
+@pytest.mark.table(2)
+@pytest.mark.rest
+@pytest.mark.parametrize("kind", AT_EXIT)
+def test_what_the_code_prints_at_its_end_is_shown_and_changes_no_verdict(
+    kind: str, tmp_path: Path
+) -> None:
+    body, shown = AT_EXIT[kind]
+    file = write_file(tmp_path, "import atexit, os, threading, time, weakref", body, *RIGHT)
+    printed: list[str] = []
+    assert judge(file, printed.append, options={"examples": 1}).verdict is Verdict.AGREES
+    (text,) = printed
+    assert len(text) < 5000
+    assert re.fullmatch(f"Your code printed.*:\n{shown}", text, re.DOTALL)
+
+
+@pytest.mark.rest
+def test_what_a_thread_prints_while_no_code_is_called_is_shown(tmp_path: Path) -> None:
+    file = write_file(
+        tmp_path, "import threading, time", "def work():",
+        "    for _ in range(30): print('tick'); time.sleep(0.02)",
+        "threading.Thread(target=work).start()", *RIGHT,
+    )  # fmt: skip
+    printed: list[str] = []
+    assert judge(file, printed.append, options={"examples": 1}).verdict is Verdict.AGREES
+    assert printed[0].startswith("Your code printed 30 lines; ")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('no ' + name)", "RuntimeError: no dtype at `raise RuntimeError("),
+        ("sys.exit(3)", r"SystemExit: 3 at `sys.exit(3)`"),
+        ("signal.raise_signal(2)", "KeyboardInterrupt at `signal.raise_signal(2)`"),
+    ],
+)
+def test_what_parameters_raise_where_they_are_read_is_said_with_its_line(
+    body: str, said: str, tmp_path: Path
+) -> None:
+    file = write_file(
+        tmp_path, "import signal, sys", "class Lazy:", "    def __getattr__(self, name):",
+        f"        {body}", "params = Lazy()", "def loss(p): return 0.0",
+        "def gradients(p): return {}",
+    )  # fmt: skip
+    pattern = f"^FILE: your code raised {re.escape(said)}.*{re.escape(str(file))}:4:9"
+    with pytest.raises(CodeRaisedError, match=pattern):
+        judge(file)
 
 
 @pytest.mark.rest

@@ -20,6 +20,8 @@ class Lines:
         self.left = [*messages]
 
     def get(self, timeout: float) -> bytes:
+        if not self.left:
+            return b""  # the child has ended
         message = self.left.pop(0)
         if message is None:
             raise KeyboardInterrupt

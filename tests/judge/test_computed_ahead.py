@@ -153,9 +153,10 @@ def test_the_programs_of_all_three_kinds_of_problems_are_loaded_without_waiting(
     pools, ended, loaded = list[Pool](), list[bool](), list[tuple[Any, bool]]()
 
     class Noted(Pool):
-        def __init__(self, threads: int) -> None:
+        def __init__(self, threads: int, name: str) -> None:
             super().__init__()
             assert threads >= 1
+            assert name == computed_ahead.LOADERS
             pools.append(self)
 
         def shutdown(self, wait: bool) -> None:
