@@ -34,7 +34,7 @@ from bptt_verifier.program.decisions import find_trace_limit
 from bptt_verifier.program.idle_calls import find_idle_limit, may_print
 from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import COMPUTING_LOSS, GUARD
-from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report import Mistake, Report, write_count
 from bptt_verifier.report.text import render_text
 from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
@@ -172,8 +172,8 @@ def judge_file(
     def fail(name: str, verdict: Verdict, explanation: str, **details: Any) -> Outcome:
         mistake = Mistake(name, explanation, details)
         report = Report(
-            Path(request["file"]).name, verdict, (mistake,), seed=request.get("seed", 0),
-            options=request["options"], versions=find_versions(),
+            Path(request["file"]).name, verdict, (mistake,), notes=(write_count({}, 0),),
+            seed=request.get("seed", 0), options=request["options"], versions=find_versions(),
             command=request.get("command", ""),
         )  # fmt: skip
         return render(report, request, ended=name == "exited")

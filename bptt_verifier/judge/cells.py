@@ -57,7 +57,7 @@ from bptt_verifier.reference.autodiff import (
 from bptt_verifier.reference.case import Case, FindTruth
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
-from bptt_verifier.report import Mistake
+from bptt_verifier.report import Mistake, Size
 from bptt_verifier.tolerance.formats import find_unit
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt import activations, losses
@@ -305,7 +305,7 @@ class CellSubject(Subject):
         probe = next(self.draw_one_hot_problems())
         load_programs_of(random, probe, self.large_references.problems[0])
 
-    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, Size]:
         """Find the largest size of each kind in these cases, by its letter."""
         found = [case.point.sizes for case in cases]
         return {n: max(sizes[i] for sizes in found) for i, n in enumerate(Sizes._fields) if found}

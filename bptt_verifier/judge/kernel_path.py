@@ -8,6 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bptt_verifier.judge.conclusion import show_numbers, summarise_parameters
+from bptt_verifier.judge.judgement import (
+    Judgement,
+    add_count,
+    count_compared,
+    find_largest_shapes,
+)
 from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import (
@@ -26,11 +32,10 @@ from bptt_verifier.judge.kernel_comparisons import (
 from bptt_verifier.judge.kernel_memory import OF_MEMORY, describe_indeterminacy, is_unwritten
 from bptt_verifier.judge.kernel_places import draw_map
 from bptt_verifier.judge.kernel_questions import EVERY, find_lazy_answer
-from bptt_verifier.judge.path import Judgement
 from bptt_verifier.judge.undecided import accept_zeros
 from bptt_verifier.judge.verify import require_function
-from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
-from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_symbol, overall
+from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report, write_count
+from bptt_verifier.tolerance.comparison import Array, Comparison, Verdict, find_symbol, overall
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
@@ -66,6 +71,7 @@ class KernelJudgement(Judgement):
         self.found: list[Found] = []
         self.left_out: list[str] = []
         self.asked: list[Question] = []
+        self.called: list[dict[str, Array]] = []  # the arguments of all cases
         self.lazy: tuple[Mistake, ...] = ()  # the question that the kernel fails
 
     @abstractmethod
@@ -99,7 +105,7 @@ class KernelJudgement(Judgement):
             *describe_kept_zeros(self.found), *describe_enlarged(self.found),
         )  # fmt: skip
         if not self.found:
-            return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
+            return self.report(Verdict.INCONCLUSIVE, notes=omitted)
         # Noise answers no other question than that of calls and memory.
         answers = (
             find_lazy_answer(each, OF_MEMORY if each.noisy else self.questions)
@@ -109,10 +115,9 @@ class KernelJudgement(Judgement):
         parameters = summarise_kernel(self.found)
         verdict = overall(each.verdict for each in parameters.values())
         changing = () if lazy else filter(None, map(describe_indeterminacy, self.asked))
-        report = Report(
-            self.name, Verdict.DISAGREES if lazy else verdict, lazy, parameters=parameters,
-            cases=len(self.found), notes=(*omitted, *self.describe(), *changing),
-        )  # fmt: skip
+        verdict_or_lazy = Verdict.DISAGREES if lazy else verdict
+        report = self.report(verdict_or_lazy, *lazy, notes=(*omitted, *self.describe(), *changing))
+        report = report._replace(parameters=parameters)
         if verdict is not Verdict.DISAGREES:
             return report
         call = f"{self.call}, seed={self.seed}, cases={self.number})"
@@ -122,6 +127,17 @@ class KernelJudgement(Judgement):
         left = describe_unnamed([*lazy, *named], [each for each in every if each not in named])
         notes = *report.notes, *self.describe_search(), *left
         return report._replace(mistakes=(*lazy, *named), counterexample=example, notes=notes)
+
+    def report(self, verdict: Verdict, *mistakes: Mistake, notes: Sequence[str] = ()) -> Report:
+        """Report a verdict, how many cases could tell, and the largest shapes of all calls."""
+        every, zeros = self.found, find_zeros(self.found)
+        compared = (compare_gradient(each, n) for each in every for n in each.gradients)
+        telling = count_compared((each for each in compared if each.name not in zeros), RESOLVED)
+        return Report(
+            self.name, verdict, mistakes, cases=len(every),
+            notes=add_count(notes, [write_count(telling, len(every))], verdict),
+            largest_sizes=find_largest_shapes(self.called),
+        )  # fmt: skip
 
     def compare_further(self) -> Report | None:
         """Compare at further cases as long as the errors of all gradients leave some open.
@@ -141,6 +157,7 @@ class KernelJudgement(Judgement):
                 calls = self.every[setting]
                 given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
                 *_, case = draw_cases(setting, calls, given, number + 1, self.seed)
+                self.called.append(case.point)
                 here = compare_kernel(calls, case, 2 * self.tests, self.seed, open_ones)
                 counted = self.count_case(calls, case, here)
                 if isinstance(counted, Report):
@@ -154,6 +171,7 @@ class KernelJudgement(Judgement):
         cases = [*draw_cases(setting, calls, given, self.number + 1, self.seed)]
         compared: list[Found] = []
         for case in cases[: self.number]:
+            self.called.append(case.point)
             here = self.count_case(calls, case, compare_kernel(calls, case, self.tests, self.seed))
             if isinstance(here, Report):
                 return here
@@ -176,7 +194,7 @@ class KernelJudgement(Judgement):
         if here.name == "not-finite" and is_unwritten(calls, case):
             said = "what is not finite changes with what freed memory holds"
             here = Mistake("unwritten-output", f"{here.explanation[:-1]}; {said}.", here.details)
-        return Report(self.name, Verdict.DISAGREES, (self.reword(here),), cases=len(self.found))
+        return self.report(Verdict.DISAGREES, self.reword(here))
 
 
 def describe_unnamed(given: Sequence[Mistake], dropped: Sequence[Mistake]) -> Iterable[str]:

@@ -9,12 +9,13 @@ from bptt_verifier.judge.conclusion import (
     make_counterexample,
     summarise_parameters,
 )
+from bptt_verifier.judge.judgement import is_counted
 from bptt_verifier.judge.narrow_draws import doubt_narrow, doubt_overflow
 from bptt_verifier.judge.neighbours import settle
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Breach, Submission
-from bptt_verifier.judge.unconverged import allow_unconverged
+from bptt_verifier.judge.unconverged import allow_unconverged, count_telling
 from bptt_verifier.judge.undecided import accept_zeros, withhold
 from bptt_verifier.judge.unguarded import list_doubts
 from bptt_verifier.program.attempt import use_own_settings
@@ -69,19 +70,21 @@ def compare_case(
             (found,) = kept.settled
         elif not isinstance(found, Breach):
             (found,) = settle(attempt, own, [found], [*found.gradients], ())
-    name = subject or "your model"
+    name, sizes = subject or "your model", own.find_largest_sizes([wanted])
     if isinstance(found, Breach):
         overflows = doubt_overflow(submission, own, wanted) if found.dtype is not None else []
         return Report(
             name,
             Verdict.INCONCLUSIVE if overflows else found.verdict,
             () if overflows else found.mistakes,
-            notes=(*overflows, *found.sentences), seed=seed, versions=find_versions(),
+            notes=(*count_telling(own, []), *overflows, *found.sentences), seed=seed,
+            versions=find_versions(), largest_sizes=sizes,
         )  # fmt: skip
     parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)
     verdict = overall(parameters[each].verdict for each in list_gradients([found]))
     differs = find_forward_difference(own, found)
     values, notes = found.case.arguments.items(), list[str](() if kept is None else kept.notes)
+    notes += [] if is_counted(notes) else count_telling(own, [found])
     if sum(value.size for _, value in values) <= WRITTEN:
         written = (f"{n} = {write_numbers(shortest(v).tolist(), 9)}" for n, v in values)
         notes += [f"At {', '.join(written)}."]
@@ -95,6 +98,7 @@ def compare_case(
         notes=tuple(notes),
         seed=seed,
         versions=find_versions(),
+        largest_sizes=sizes,
     )
     doubts: Sequence[str] = () if kept is None else kept.doubts
     if verdict is Verdict.DISAGREES and differs is None:

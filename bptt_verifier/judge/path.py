@@ -1,6 +1,5 @@
 """The path from a submission to a report, the same for every subject."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -35,6 +34,7 @@ from bptt_verifier.judge.half_precision import (
     hold_to_one_rounding,
     specify_format,
 )
+from bptt_verifier.judge.judgement import Judgement, is_counted
 from bptt_verifier.judge.narrow_draws import is_finite, is_finite_as_given, leave_out_narrow
 from bptt_verifier.judge.neighbours import (
     DECISIVE,
@@ -102,27 +102,6 @@ def judge(
     return report._replace(notes=(*report.notes, *judgement.submission.notes))
 
 
-class Judgement(ABC):
-    """The steps from a submission to its report, the same for functions and kernels.
-
-    Each step returns a report where it ends the judgement, else None.
-    """
-
-    @property
-    @abstractmethod
-    def steps(self) -> Sequence[Callable[[], Report | None]]:
-        """The steps in order: the contract, the comparisons, further questions."""
-
-    @abstractmethod
-    def conclude(self) -> Report:
-        """Report on what the steps have found."""
-
-    def judge(self) -> Report:
-        """Take the steps, and conclude unless one of them has ended the judgement."""
-        ended = next((found for step in self.steps if (found := step()) is not None), None)
-        return self.conclude() if ended is None else ended
-
-
 class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
@@ -134,9 +113,9 @@ class SubjectJudgement(Judgement):
     it raised an exception, as outside of a formula's domain, and in those `zeroed`, with zeros, it
     broke the contract. `differs` is a forward pass that is another one where an iteration of the
     loss has not converged. `learnt` counts the cases from which the precision was to be learnt.
-    `extreme` are the cases of extreme sizes and values. `settled` has what scatter has decided of a
-    case, by the identity of what was found there, and `sided` what it leaves open as rounding to
-    one side.
+    `extreme` are the cases of extreme sizes and values, and `called` those of all calls until now.
+    `settled` has what scatter has decided of a case, by the identity of what was found there, and
+    `sided` what it leaves open as rounding to one side.
     """
 
     def __init__(
@@ -159,6 +138,7 @@ class SubjectJudgement(Judgement):
         self.raised, self.zeroed = list[Breach](), list[Breach]()
         self.differs: Mistake | None = None
         self.extreme: list[Case] = []
+        self.called: list[Case] = []
         self.settled: dict[int, tuple[Compared, Compared]] = {}
 
     @property
@@ -173,11 +153,12 @@ class SubjectJudgement(Judgement):
         """Report a verdict that needs no more cases."""
         compared, subject = self.compared, self.subject
         raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
-        stated = (note for note in subject.notes if not note.endswith(COUNTED))  # not compared
+        parameters = summarise_parameters(list_comparisons(compared))
+        stated = [note for note in subject.notes if not note.endswith(COUNTED)]  # not compared
         return Report(
-            self.name, verdict, mistakes, cases=len(compared), notes=(*stated, *notes),
-            parameters=summarise_parameters(list_comparisons(compared)),
-            largest_sizes=subject.find_largest_sizes(found.case for found in compared),
+            self.name, verdict, mistakes, parameters=parameters,
+            cases=len(compared), notes=(*stated, *count_telling(subject, compared), *notes),
+            largest_sizes=subject.find_largest_sizes(self.called),
             raised=raised,
         )  # fmt: skip
 
@@ -212,6 +193,7 @@ class SubjectJudgement(Judgement):
         """Call the submission twice at some cases before numbers are compared."""
         subject = self.subject
         for case in subject.draw_contract_cases():
+            self.called.append(case)
             answer = ask_twice(self.submission, subject, case)
             followed = subject.follow_loss(self.submission, case, answer)
             if followed is not None:
@@ -260,6 +242,7 @@ class SubjectJudgement(Judgement):
 
     def compare_case(self, case: Case) -> Report | None:
         """Compare at one case, the results of the forward pass before the gradients."""
+        self.called.append(case)
         found = ask_at_zeros(self.submission, self.subject, case) or self.compare_at(case)
         if isinstance(found, Breach):
             return self.excuse(found, case)
@@ -377,6 +360,7 @@ class SubjectJudgement(Judgement):
     def compare_probes(self) -> Report | None:
         """Compare at the cases that show single steps."""
         for case in self.subject.draw_probes():
+            self.called.append(case)
             found = self.compare_at(case)
             if isinstance(found, Breach):
                 ended = self.excuse(found, case)
@@ -414,9 +398,10 @@ class SubjectJudgement(Judgement):
 
     def find_other_name(self) -> Report | None:
         """Find a mistake that explains a gradient which may be rounded: counts are whole, too."""
-        said = (*self.describe_cases(self.compared, counted=False),)
-        of_cases = self.attempt, self.subject, self.name, self.compared, (), said
-        report = conclude(*of_cases, self.timeout, self.progress)
+        said = self.describe_cases(self.compared, counted=False)
+        said += [] if is_counted(said) else count_telling(self.subject, self.compared)
+        of_cases = self.attempt, self.subject, self.name, self.compared, ()
+        report = conclude(*of_cases, (*said,), self.timeout, self.progress)
         named = any(each.name != "unknown" for each in report.mistakes)
         return report if named or list_doubts(self.subject, self.compared) else None
 
@@ -474,6 +459,8 @@ class SubjectJudgement(Judgement):
         cases, probes = settled[:count], settled[count:]
         fewer = len(settled) < len(self.compared) + len(self.probes)
         stated = self.describe_cases(cases, counted=bool(hidden) or fewer)
+        if not is_counted([*left_out, *stated, *hidden]):
+            stated += count_telling(self.subject, settled)
         raised = [*describe_raised(self.raised), *describe_zeroed(self.zeroed)]
         missing = [*doubt_missing(self.subject, settled)]
         notes = (*missing, *left_out, *raised, *formats, *stated, *hidden, *remarks)

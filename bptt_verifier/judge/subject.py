@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.judgement import find_largest_shapes
 from bptt_verifier.judge.submission import Breach, Call, Expected, Submission
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
@@ -13,7 +14,7 @@ from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
-from bptt_verifier.report import Curve, Mistake
+from bptt_verifier.report import Curve, Mistake, Size
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_coarsest_dtype
 
 OF_FORWARD = ("loss", "prediction")  # results of the forward pass, which are compared first
@@ -154,9 +155,9 @@ class Subject(ABC):
     def compute_ahead(self) -> None:  # noqa: B027  # most subjects have nothing to compute
         """Start computing what extreme cases need, while others are compared; never waits."""
 
-    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
-        """Find the largest size of each kind in these cases, by its letter."""
-        return {}
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, Size]:
+        """Find the largest shape of each argument in these cases, or size, by its letter."""
+        return find_largest_shapes(case.arguments for case in cases)
 
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Describe what no case could have shown, where the submission agrees at all of these."""

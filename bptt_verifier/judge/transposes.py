@@ -10,6 +10,7 @@ import numpy as np
 
 from bptt_verifier.judge.conclusion import summarise_parameters
 from bptt_verifier.judge.directions import DirectionCalls
+from bptt_verifier.judge.judgement import count_compared, find_largest_shapes
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import RESOLVED, ask_each
@@ -20,7 +21,7 @@ from bptt_verifier.problems.kernel_draws import draw_cotangents, draw_near
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import Arguments, read_outputs, read_settings
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report import Mistake, Report, write_count
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
 from bptt_verifier.tolerance.pairings import Pairing, measure_additivity, pair
 from bptt_verifier.tolerance.scatter import IN_HALF
@@ -64,16 +65,20 @@ def verify_transpose(
     name = subject or f"{find_name(jvp)} and {find_name(vjp)}"
     written = [find_name(jvp), find_name(vjp), "arguments"]
     with use_own_settings():
-        every: list[Blocks] = []
+        every, called = list[Blocks](), list[dict[str, Array]]()
         for setting, given in enumerate(read_settings(arguments, jvp_like)):
             for number in range(cases):
                 case = draw_case(given, setting, number, seed)
+                called.append(case.point)
                 found = pair_blocks(jvp, vjp, given, case, seed)
                 if isinstance(found, Mistake):
-                    report = Report(name, Verdict.DISAGREES, (found,), cases=len(every))
+                    stated = state_tried(every, called)
+                    report = Report(name, Verdict.DISAGREES, (found,), **stated)
                     return add_origin(report, verify_transpose, written, {"cases": cases}, seed)
                 every.append(found)
     report = report_blocks(name, every)
+    stated = state_tried(every, called)
+    report = report._replace(**stated | {"notes": (*stated["notes"], *report.notes)})
     return add_origin(report, verify_transpose, written, {"cases": cases}, seed)
 
 
@@ -199,19 +204,32 @@ def keep(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
     return {n: each if n == name else np.zeros_like(each) for n, each in arrays.items()}
 
 
-def report_blocks(name: str, every: Sequence[Blocks]) -> Report:
-    """Report each block that is not zero on both sides."""
+def compare_blocks(every: Sequence[Blocks]) -> list[Comparison]:
+    """Compare each block that is not zero on both sides."""
     pairings = [pairing for found in every for pairing in found.items()]
     sizes = dict.fromkeys(block for block, each in pairings if each.size)
-    comparisons = (
+    return [
         Comparison(
             block, each.difference / each.allowed, (), each.forward, each.backward, each.allowed,
             each.resolution,
         )
         for block, each in pairings
         if block in sizes
-    )  # fmt: skip
-    parameters = summarise_parameters(comparisons, RESOLVED)
+    ]  # fmt: skip
+
+
+def state_tried(every: Sequence[Blocks], called: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+    """State the cases, how many of them could tell, and the largest shapes of all calls."""
+    telling = count_compared(compare_blocks(every), RESOLVED)
+    return {
+        "cases": len(every), "notes": (write_count(telling, len(every)),),
+        "largest_sizes": find_largest_shapes(called),
+    }  # fmt: skip
+
+
+def report_blocks(name: str, every: Sequence[Blocks]) -> Report:
+    """Report each block that is not zero on both sides."""
+    parameters = summarise_parameters(compare_blocks(every), RESOLVED)
     verdict = overall(each.verdict for each in parameters.values())
     wrong_blocks = [n for n, each in parameters.items() if each.verdict is Verdict.DISAGREES]
     notes = (

@@ -16,7 +16,7 @@ from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.undecided import count_cases, count_conclusive, find_distance
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.fixed_points import Limit
-from bptt_verifier.report.findings import COUNTED
+from bptt_verifier.report import write_count
 from bptt_verifier.tolerance.comparison import compare_all
 from bptt_verifier.tolerance.formats import find_unit
 from bptt_verifier.tolerance.noise import SAFETY
@@ -304,5 +304,4 @@ def describe_early(subject: Subject, compared: Sequence[Compared]) -> list[str]:
 
 def count_telling(subject: Subject, settled: Sequence[Compared]) -> list[str]:
     """Count the cases that could have shown a mistake, among those that are kept."""
-    telling = count_conclusive(subject, settled)
-    return [f"{min(telling.values())} of {count_cases(len(settled))} {COUNTED}"] if telling else []
+    return [write_count(count_conclusive(subject, settled), len(settled))]

@@ -6,13 +6,15 @@ from bptt_verifier.report.findings import (
     Decision,
     Mistake,
     ParameterResult,
+    Size,
     StepResult,
     nine_digits,
     shortest,
+    write_count,
 )
 from bptt_verifier.report.report import DerivationError, Report
 
 __all__ = [
     "Counterexample", "Curve", "Decision", "DerivationError", "Mistake", "ParameterResult",
-    "Report", "StepResult", "nine_digits", "shortest",
+    "Report", "Size", "StepResult", "nine_digits", "shortest", "write_count",
 ]  # fmt: skip

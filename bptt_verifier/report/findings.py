@@ -1,5 +1,6 @@
 """Findings: everything that verifying a submission yields, as immutable values."""
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 from bptt_verifier.report.links import link_to_mistake
 from bptt_verifier.tolerance.comparison import Array, Verdict
 
+SHOWN = 6  # sizes in the first line of a report
+Size = int | tuple[int, ...]
 COUNTED = "could have shown a mistake in every gradient."  # the end of a note
 
 
@@ -132,7 +135,8 @@ class Findings(NamedTuple):
     `first_wrong_step` is the first one going backward from the output. `certified` holds the
     gradients that only exact values decided. `notes` are sentences on what the verdict does not
     tell: what could not be compared, where an exception was raised. `largest_sizes` has the largest
-    T, B, D, H and O at which a derivation of a cell was called. `raised` is true if the submission
+    T, B, D, H and O at which a derivation of a cell was called, and the largest shapes of the
+    arguments of other functions. `raised` is true if the submission
     raised an exception, which ended the judgement. `seed`, `options` and `versions` are those of
     the run, and `command` gives the same report again.
     """
@@ -148,7 +152,7 @@ class Findings(NamedTuple):
     counterexample: Counterexample | None = None
     notes: tuple[str, ...] = ()
     certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
-    largest_sizes: dict[str, int] = {}  # noqa: RUF012 - never modified
+    largest_sizes: dict[str, Size] = {}  # noqa: RUF012 - never modified
     raised: bool = False
     seed: int | None = None
     options: dict[str, Any] = {}  # noqa: RUF012 - never modified
@@ -163,8 +167,12 @@ class Findings(NamedTuple):
 
     @property
     def tried(self) -> str:
-        """The number of cases, and the largest sizes among them."""
-        sizes = " ".join(f"{letter}={size}" for letter, size in self.largest_sizes.items())
+        """The number of cases, and the largest sizes among them, or of calls where none ended."""
+        every = [f"{name}={size}" for name, size in self.largest_sizes.items()]
+        more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+        sizes = " ".join(every[:SHOWN]) + more
+        if not self.cases:
+            return f"0 cases, calls up to {sizes}" if sizes else "0 cases, no sizes compared"
         return f"{self.cases} case{'s' * (self.cases != 1)}" + (f" up to {sizes}" if sizes else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,6 +191,11 @@ class Findings(NamedTuple):
             "seed": self.seed, "options": self.options, "versions": self.versions,
             "command": self.command,
         }  # fmt: skip
+
+
+def write_count(telling: Mapping[str, int], cases: int) -> str:
+    """Write how many cases could have shown a mistake, from the counts of each gradient."""
+    return f"{min(telling.values(), default=0)} of {cases} case{'s' * (cases != 1)} {COUNTED}"
 
 
 def nine_digits(values: Array) -> Array:

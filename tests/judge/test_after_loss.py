@@ -195,7 +195,7 @@ def test_gradients_that_read_what_a_random_loss_keeps_are_undecided() -> None:
 
     report = verify_own_model(read_mask, drop, PARAMS, cases=4)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "returns another number when it is called again" in report.notes[0]
+    assert "returns another number when it is called again" in " ".join(report.notes)
     refused = verify_own_model(refuse, drop, PARAMS, cases=4)
     assert refused.verdict is Verdict.DISAGREES
     assert [each.name for each in refused.mistakes] == ["raised"]

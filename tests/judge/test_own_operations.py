@@ -191,7 +191,7 @@ def test_a_loss_in_another_library_is_refused_in_one_sentence() -> None:
     gradients = lambda p: {"a": 2 * p["a"]}  # noqa: E731
     report = verify_own_model(gradients, lambda p, xp: Tensor(p["a"]), {"a": np.ones(2)})
     assert report.verdict is Verdict.INCONCLUSIVE
-    (note,) = report.notes
+    note = report.notes[-1]
     assert note.startswith("loss(params, numpy) raised RuntimeError: Can't call numpy()")
     assert "test_own_operations.py" in note
 
@@ -205,7 +205,7 @@ def test_a_loss_that_jax_cannot_differentiate_is_refused_in_one_sentence() -> No
 
     report = verify_own_model(lambda p: {"a": np.full(2, 8.0)}, loss, {"a": np.ones(2)})
     assert report.verdict is Verdict.INCONCLUSIVE
-    (note,) = report.notes
+    note = report.notes[-1]
     assert note.startswith("jax.grad of the loss raised ValueError")
 
 

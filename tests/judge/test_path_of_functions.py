@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge import path
-from bptt_verifier.judge.path import LEARNING, Judgement, SubjectJudgement
+from bptt_verifier.judge.judgement import Judgement
+from bptt_verifier.judge.path import LEARNING, SubjectJudgement
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.unconverged import SEVERAL
 from bptt_verifier.program.fixed_points import Limit
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.scatter import NEIGHBOURS
 from tests.support.squares import Squares, begin, case_at, fail, right, wrong_at_two
@@ -70,8 +72,19 @@ def test_a_report_tells_whether_the_users_code_raised(
     found = judgement.report(Verdict.INCONCLUSIVE, *mistakes, notes=("said",))
     assert found.raised is raised
     assert found.mistakes == (*mistakes,)
-    assert found.notes == ("a note", "said")  # and no count of cases that were not compared
+    # The cases that could tell are counted among those that were compared.
+    assert found.notes == ("a note", f"1 of 1 case {COUNTED}", "said")
     assert (found.cases, found.largest_sizes) == (1, {"cases": 1})
+
+
+def test_a_report_has_the_sizes_of_calls_that_gave_nothing_to_compare() -> None:
+    found = begin(fail, contract=[case_at(1.0)]).check_contract()
+    assert found is not None
+    assert (found.cases, found.largest_sizes) == (0, {"cases": 1})
+    assert f"0 of 0 cases {COUNTED}" in found.notes
+    found = begin(fail).compare_cases()
+    assert found is not None
+    assert (found.cases, found.largest_sizes) == (0, {"cases": 1})
 
 
 def test_a_function_that_raises_is_refused_before_numbers_are_compared() -> None:

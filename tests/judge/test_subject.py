@@ -68,7 +68,7 @@ def test_a_subject_has_no_further_cases_notes_or_words_by_itself() -> None:
         subject.describe_unseen([]), subject.describe_failing([]), subject.chart_steps([]),
     ):  # fmt: skip
         assert none == ()
-    assert subject.find_largest_sizes([case]) == {}
+    assert subject.find_largest_sizes([]) == {}
     assert subject.widen(case) is subject.contradict(0, case) is None
     assert subject.name_model_of_loss(case, 1.0) == subject.write_case(compared()) == ""
     assert subject.find_iterated(case) == frozenset()

@@ -10,7 +10,7 @@ from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected, Submission
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
-from bptt_verifier.report import Mistake
+from bptt_verifier.report import Mistake, Size
 from bptt_verifier.report.findings import COUNTED
 from tests.support.stated_cases import state_case
 
@@ -66,7 +66,7 @@ class Squares(Subject):
     def scale_values(self, case: Case, factors: Sequence[float]) -> Iterable[Case]:
         return self.smaller(case, factors)
 
-    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, Size]:
         return {"cases": len([*cases])}
 
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
