@@ -94,7 +94,7 @@ def test_a_loss_whose_autograd_is_cut_by_item_has_no_verdict() -> None:
     given = {"W": torch.tensor([0.3, 0.5], dtype=torch.float64)}
     report = verify_own_model(lambda p: p, written, given, cases=4)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "uses detach, item, no_grad or padding_idx" in report.notes[0]
+    assert "uses detach, item, no_grad or padding_idx" in report.notes[-1]
 
 
 class Cube:
@@ -132,7 +132,7 @@ def test_a_function_of_pytorch_is_judged_by_its_own_derivative() -> None:
 
     report = verify_own_model(lambda p: by_function(p, 2.9), wrong, given, cases=4)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "torch.autograd" in report.notes[0]
+    assert "torch.autograd" in report.notes[-1]
 
 
 def test_a_loss_that_leaves_pytorch_is_differentiated_by_differences() -> None:
