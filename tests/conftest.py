@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -76,6 +77,14 @@ def no_extreme_problems(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """Extreme problems take seconds for a right derivation: only tests that say so draw them."""
     if request.node.get_closest_marker("extreme") is None:
         monkeypatch.setattr(CellSubject, "draw_extreme_cases", lambda subject: ())
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises an exception, in a job in the background as well, where shells ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -251,6 +251,7 @@ def test_what_a_thread_prints_while_no_code_is_called_is_shown(tmp_path: Path) -
         ("signal.raise_signal(2)", "KeyboardInterrupt at `signal.raise_signal(2)`"),
     ],
 )
+@pytest.mark.usefixtures("interruptible")
 def test_what_parameters_raise_where_they_are_read_is_said_with_its_line(
     body: str, said: str, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_neighbours_outside_of_the_domain_are_left_out() -> None:
     assert all(each.arguments["a"][0] >= 1.5 for each in found)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_a_loss_ends_the_judge() -> None:
     model = prepare(loss, PARAMS, cases=1)
     with pytest.raises(KeyboardInterrupt), model.name_loss():

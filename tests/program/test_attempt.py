@@ -140,6 +140,7 @@ def test_a_keyboard_interrupt_that_code_states_is_one_of_its_exceptions() -> Non
     assert f"at `raise error` ({__file__}:" in found.said
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_passes_whatever_handles_it() -> None:
     def handle(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -218,6 +218,7 @@ def test_a_point_is_followed_though_no_further_path_is_traced() -> None:
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )
+@pytest.mark.usefixtures("interruptible")
 def test_what_a_loss_raises_is_named_and_ctrl_c_ends_all(
     error: BaseException, raised: type[BaseException], said: str | None
 ) -> None:
