@@ -252,7 +252,8 @@ def conclude(
             return withhold(report, doubts)
         failing = [case for case in compared if case.fails]
         long = [probe for probe in probes if probe.fails]
-        return explain(report, attempt, subject, failing, long, seconds, progress)
+        explained = explain(report, attempt, subject, failing, long, seconds, progress)
+        return explained._replace(mistakes=refute_factors(explained.mistakes, compared))
     if report.verdict is Verdict.INCONCLUSIVE:
         report = ask_exact_values(report, attempt, subject, [*compared, *probes])
         if report.certified or report.verdict is not Verdict.AGREES:
@@ -308,6 +309,45 @@ def explain(
         verdict=Verdict.DISAGREES, mistakes=mistakes,
         counterexample=make_counterexample(subject, simplest), curves=curves,
     )  # fmt: skip
+
+
+def refute_factors(
+    mistakes: Sequence[Mistake], compared: Sequence[Compared]
+) -> tuple[Mistake, ...]:
+    """Take back the name of a constant factor where other cases show that there is none.
+
+    All numbers of a case have one where the derivative of the loss by one number is wrong, as
+    beyond a limit that other cases do not reach.
+    """
+    return tuple(
+        refuted if each.name == "constant-factor" and (refuted := refute(each, compared)) else each
+        for each in mistakes
+    )
+
+
+def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
+    """Say of a factor in which cases it is, if a case without it would have shown it."""
+    names, factor = mistake.details["gradients"], mistake.details.get("value")
+    failing = [each for each in compared if {*names} & {*list_failing(each)}]
+    right = [] if factor is None else [e for e in compared if excludes(e, names, abs(factor - 1))]
+    if not (failing and right):
+        return None
+    more = f" and in {len(failing) - 1} more" if len(failing) > 1 else ""
+    others = "1 other" if len(right) == 1 else f"{len(right)} others"
+    said = (
+        f"{mistake.explanation.rstrip('.')} with {failing[0].case.label}{more}, and right in "
+        f"{others}: no known mistake shows at these values only. What limits a number, or takes "
+        "another branch there, may."
+    )
+    return Mistake("unknown", said, {"gradients": names, "factor": mistake.details["factor"]})
+
+
+def excludes(found: Compared, names: Collection[str], change: float) -> bool:
+    """Tell whether a case shows that no gradient of these names changes so, relative to itself."""
+    known = [each for each in found.comparisons if each.name in names]
+    return bool(known) and all(
+        each.verdict is Verdict.AGREES and each.resolution < change / 2 for each in known
+    )
 
 
 def fail_alike(attempt: Try, failing: Sequence[Compared], wrong: Collection[str]) -> Try:

@@ -1,5 +1,6 @@
 """What a report says of formats, of single steps, and of the search for a mistake's name."""
 
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from bptt_verifier.judge.conclusion import (
     fail_alike,
     make_counterexample,
     measure_steps,
+    refute_factors,
     separate_steps,
 )
 from bptt_verifier.judge.submission import Breach
@@ -298,9 +300,10 @@ def test_a_search_that_ends_early_says_so() -> None:
     assert mistake.explanation == "the search for a name ended early; a remains unexplained."
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_search_leaves_the_verdict() -> None:
     def diagnose(*given: Any) -> Any:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     found = explain_wrong(diagnose)
     assert found.verdict is Verdict.DISAGREES
@@ -387,3 +390,50 @@ def test_the_precision_of_a_large_reference_is_asked_for_by_name() -> None:
 
     found = state_compared(ONES, ONES, ONES)
     assert is_reference_precise(found._replace(case=found.case._replace(truth=truth)), "a")
+
+
+FACTOR = Mistake(
+    "constant-factor", "in ∂L/∂a, every entry is 1.5 times what it should be.",
+    {"gradients": ["a"], "factor": "1.5", "value": 1.5},
+)  # fmt: skip
+
+
+def test_a_factor_that_other_cases_lack_is_no_constant_one() -> None:
+    (mistake,) = explain_wrong(lambda *given: (FACTOR,)).mistakes
+    assert (mistake.name, mistake.details) == ("unknown", {"gradients": ["a"], "factor": "1.5"})
+    assert mistake.explanation == (
+        "in ∂L/∂a, every entry is 1.5 times what it should be with case 1 and in 1 more, and right "
+        "in 1 other: no known mistake shows at these values only. What limits a number, or takes "
+        "another branch there, may."
+    )
+    for other in (
+        FACTOR._replace(name="sign-flipped"),
+        FACTOR._replace(details={"gradients": ["a"]}),
+    ):
+        assert explain_wrong(lambda *given, other=other: (other,)).mistakes == (other,)
+
+
+@pytest.mark.parametrize(
+    ("right", "allowed", "refuted"),
+    [(1.0, 0.001, True), (1.0, 0.009, True), (1.0, 0.011, False), (1.02, 0.001, False)],
+)
+def test_a_factor_is_refuted_by_cases_that_would_show_half_of_it(
+    right: float, allowed: float, refuted: bool
+) -> None:
+    def at(value: float, allowed: float) -> Any:
+        found = {"a": np.full(1, value), "b": np.ones(1)}
+        return state_compared(
+            found, {n: np.ones(1) for n in "ab"}, {n: np.full(1, allowed) for n in "ab"}
+        )
+
+    cases = [at(1.02, 0.001), at(right, allowed)]
+    factor = FACTOR._replace(details=FACTOR.details | {"value": 1.02})
+    cases[1] = cases[1]._replace(
+        comparisons=[c._replace(resolution=allowed) for c in cases[1].comparisons]
+    )
+    (found,) = refute_factors([factor], cases)
+    assert (found.name == "unknown") is refuted
+    (of_both,) = refute_factors(
+        [factor._replace(details=factor.details | {"gradients": ["c"]})], cases
+    )
+    assert of_both.name == "constant-factor"
