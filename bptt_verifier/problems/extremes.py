@@ -16,6 +16,7 @@ from manual_bptt import lstm
 from manual_bptt.inputs import require_at_least
 
 SMALL = Sizes(T=5, B=2, D=3, H=4, O=2)  # all sizes that are not large
+ONES, MORE_ONES = Sizes(1, 1, 1, 1, 1), 2  # in one problem the only unit may be saturated
 LARGE = Capacity(T=200, B=33, D=33, H=65, O=33)
 MODERATE = Sizes(T=96, B=16, D=16, H=32, O=16)  # its duration predicts that of all sizes large
 LARGE_PROBLEMS = 13  # pulses, each size large alone in two formats, all moderate, all large
@@ -59,7 +60,7 @@ def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:
     """Draw problems with sizes of one, equal sizes, zeros and equal sequences."""
     rng = np.random.default_rng([seed, 5])
     one_step = Sizes(T=1, B=3, D=4, H=5, O=2)
-    for sizes in (Sizes(1, 1, 1, 1, 1), Sizes(2, 2, 2, 2, 2), Sizes(4, 4, 4, 4, 4), one_step):
+    for sizes in (ONES, Sizes(2, 2, 2, 2, 2), Sizes(4, 4, 4, 4, 4), one_step):
         yield draw(rng, sizes, np.float64)
     zero = [("U",), ("W",), ("V",), ("U", "W", "V"), ("x",), ("y",), ("h0", "c0")]
     for names in (*zero, tuple(BIASES)):
@@ -79,6 +80,8 @@ def draw_degenerate_problems(draw: Draw, seed: int) -> Iterator[Problem]:
     equal |= {name: np.repeat(state[:1], SMALL.B, axis=0) for name, state in problem.first.items()}
     yield replace_arrays(problem, equal)
     yield replace_arrays(problem, equal | {"y": np.repeat(problem.y[..., :1, :], SMALL.B, axis=-2)})
+    for _ in range(MORE_ONES):
+        yield draw(rng, ONES, np.float64)
 
 
 def draw_padded_problem(draw: Draw, seed: int) -> Problem:

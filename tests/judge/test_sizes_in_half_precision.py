@@ -56,8 +56,6 @@ def computed_in(dtype: Any, cell: str, where: str) -> Any:
         pytest.param(dtype, *each, marks=[pytest.mark.slow] * (dtype is np.float16))
         for each in by_turns([*WRONG], [*MODULES])
         for dtype in (np.float16, np.float32, np.float64)
-        # One ŷ − y of float16 is nearly zero there, and scatters as widely as the mistake.
-        if dtype is not np.float16 or each[0] != "where all sizes are 1"
     ],
 )
 def test_five_per_cent_are_seen_at_the_sizes_where_they_are_wrong(

@@ -205,7 +205,7 @@ def test_as_many_random_problems_of_every_cell_are_tried_as_are_asked_for(cell: 
     )
     extra = 4 if cell == "rnn" else 0  # sequences along which each state is one unit
     large_values = 15 + (cell == "lstm")  # in its cell state
-    extreme = 16 + 1 + large_values + LARGE_PROBLEMS  # degenerate, padded, of large values, sizes
+    extreme = 18 + 1 + large_values + LARGE_PROBLEMS  # degenerate, padded, of large values, sizes
     total = 11 + extra + 24 + extreme
     assert counts[-1] == (total, total)
 
