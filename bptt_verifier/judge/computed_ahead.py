@@ -7,7 +7,7 @@ from bptt_verifier.problems.problem import Problem
 from bptt_verifier.reference.autodiff import LargeReference, load_programs, start_large_reference
 
 LOADING = 2  # threads; the loading itself needs no Python
-LOADERS = "bptt-loader"  # how the names of these threads begin
+LOADERS = "bptt loader"  # how the names of these threads begin
 
 
 class LargeReferences:

@@ -327,7 +327,7 @@ def refute_factors(
 
 def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
     """Say of a factor in which cases it is, if a case without it would have shown it."""
-    names, factor = mistake.details["gradients"], mistake.details.get("value")
+    names, factor = mistake.details.get("gradients", ()), mistake.details.get("value")
     failing = [each for each in compared if {*names} & {*list_failing(each)}]
     right = [] if factor is None else [e for e in compared if excludes(e, names, abs(factor - 1))]
     if not (failing and right):

@@ -75,7 +75,6 @@ from bptt_verifier.judge.unconverged import (
 from bptt_verifier.judge.undecided import state_excused_resolutions, state_resolutions_of_formats
 from bptt_verifier.judge.unguarded import leave_out_guarded, list_doubts
 from bptt_verifier.program.attempt import copies
-from bptt_verifier.program.taken_sides import TakenSides
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
@@ -98,15 +97,8 @@ def judge(
     mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
     exact values are compared. The search for a mistake's name takes `timeout` seconds at most.
     """
-    sides = TakenSides()
-    submission = Submission(sides.watch(gradients))
-    judgement = SubjectJudgement(submission, subject, name, progress, timeout)
+    judgement = SubjectJudgement(Submission(gradients), subject, name, progress, timeout)
     report = judgement.judge()
-    untaken = sides.describe("your gradients") if report.cases else []
-    if report.verdict is Verdict.INCONCLUSIVE:  # whose reason is the last note
-        report = report._replace(notes=(*untaken, *report.notes))
-    else:
-        report = report._replace(notes=(*report.notes, *untaken))
     return report._replace(notes=(*report.notes, *judgement.submission.notes))
 
 

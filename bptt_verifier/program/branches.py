@@ -1,7 +1,4 @@
-"""Branches of a traced loss, taken or not: the sides of each `where`, maximum, clip, `cond`, `if`.
-
-Those of Python, of an `if` or a conditional expression, are the outcomes of its decisions.
-"""
+"""Branches of a traced loss: the sides of each `where`, maximum, clip and `cond`, taken or not."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -10,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.conditions import find_sides
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.rounding import align
 from bptt_verifier.program.saturation import ENTRYWISE
@@ -19,15 +15,13 @@ from bptt_verifier.tolerance.noise import ELEMENTWISE
 
 # The functions whose branches are the user's own; others, such as logaddexp, branch inside.
 FUNCTIONS = frozenset(
-    "where select maximum minimum max min fmax fmin clip relu relu6 leaky_relu elu selu celu"
-    " hard_tanh hard_sigmoid cond switch piecewise heaviside".split()
+    "where select maximum minimum fmax fmin clip relu relu6 leaky_relu elu selu celu hard_tanh"
+    " hard_sigmoid cond switch piecewise heaviside".split()
 )
 UNREACHABLE = 1e30  # a constant beyond ± this stands for infinity
 # Two pieces of a function that differ by less of their value are two formulas of it, and by less
 # than the second they are the same to rounding.
 CLOSE, SAME = 2.0**-26, 2.0**-50
-CONDITION = "the condition is false", "the condition is true"
-LARGER = "the first operand is larger", "the second operand is larger"
 ELEMENTARY = ELEMENTWISE - {"reduce_prod"} | {"logistic", "sqrt"}
 
 
@@ -48,7 +42,6 @@ def list_branches(program: Program) -> list[Branch]:
     for operation, expression in find_choices(program):
         place = str(operation.where[0])
         found |= {Branch(expression, place, side): None for side in name_sides(program, operation)}
-    found |= {branch: None for branch, _ in find_decided(program)}
     return list(found)
 
 
@@ -61,25 +54,7 @@ def find_taken(program: Program, values: Sequence[Any]) -> set[Branch]:
         masks = compare_operands(program, operation, given)
         pairs = zip(sides, masks, strict=True)
         taken |= {Branch(expression, place, side) for side, mask in pairs if np.any(mask)}
-    return taken | {branch for branch, is_taken in find_decided(program) if is_taken}
-
-
-def find_decided(program: Program) -> Iterator[tuple[Branch, bool]]:
-    """Find the sides that Python code decides on, and whether they are taken on this path.
-
-    A condition in a loop may take both.
-    """
-    if len(program.deciding) != len(program.outcomes):  # some place is not known
-        return
-    decided = zip(program.decided, program.deciding, program.outcomes, strict=True)
-    single = (
-        (place, bool(outcome))
-        for slot, place, outcome in decided
-        if slot not in program.constants and outcome.dtype == bool and outcome.shape == ()
-    )
-    for place, outcome in dict.fromkeys(single):
-        for side in find_sides(place):
-            yield Branch(place.expression, str(place), CONDITION[side]), side == outcome
+    return taken
 
 
 def find_choices(program: Program) -> Iterator[tuple[Operation, str]]:
@@ -103,11 +78,11 @@ def name_sides(program: Program, operation: Operation) -> tuple[str, ...]:
         if operation.name == "cond":
             number = len(operation.params["branches"])
         if number == 2:
-            return CONDITION
+            return "the condition is false", "the condition is true"
         return tuple(f"branch {i}" for i in range(number))
     bound = find_bound(program, operation)
     if bound is None:
-        return LARGER
+        return "the first operand is larger", "the second operand is larger"
     if (np.abs(bound) >= UNREACHABLE).all():
         return ()
     words = write_number(bound.flat[0]) if (bound == bound.flat[0]).all() else "the constant"

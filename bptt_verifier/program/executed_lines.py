@@ -6,7 +6,9 @@ an `if` are two such steps, unless its body stands on the same line.
 
 import ast
 import linecache
+import os
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -18,11 +20,12 @@ import numpy as np
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.own_results import SHOWN
 from bptt_verifier.program.source_lines import Place, is_of_user
-from bptt_verifier.program.taken_sides import INSTALLED, WATCHED
 from bptt_verifier.program.torch_tensors import to_array
 
 LISTED = 5  # branches in a sentence
 SECONDS = 3.0  # for calls that are watched; beyond, nothing is said about branches
+# The branches of a library are not the user's to try.
+INSTALLED = tuple(sysconfig.get_paths()[name] + os.sep for name in ("purelib", "platlib"))
 Steps = set[tuple[int, int]]  # from one line to another, or to 0: the function returns
 
 
@@ -49,7 +52,6 @@ class ExecutedLines:
                 sys.settrace(None)
                 self.left -= time.process_time() - start
 
-        setattr(call, WATCHED, True)  # so that no other trace function takes its place
         return call
 
     def enter(self, frame: FrameType, event: str, _: Any) -> Any:

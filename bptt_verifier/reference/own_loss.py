@@ -32,7 +32,6 @@ from bptt_verifier.program.precision import (
     isolate_float64,
 )
 from bptt_verifier.program.roundings import describe_last
-from bptt_verifier.program.taken_sides import TakenSides
 from bptt_verifier.program.torch_losses import (
     differentiate,
     over_arrays,
@@ -192,11 +191,9 @@ def use_differences(
     model: OwnModel, reason: str, cases: int, progress: Callable[[int, int], None]
 ) -> OwnModel:
     """Take differences of the loss in NumPy for the reference, which nothing else gives."""
-    sides = TakenSides()
-    watched = sides.watch(model.loss)
 
     def in_numpy(point: Mapping[str, Array]) -> Any:
-        return np.reshape(np.asarray(watched(copies(point), np)), ())[()]
+        return np.reshape(np.asarray(model.loss(copies(point), np)), ())[()]
 
     def by_torch(point: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
         return differentiate(model.loss, point)
@@ -214,8 +211,7 @@ def use_differences(
     box, chosen = found
     model = model._replace(
         black_box=box, cases=chosen.cases, zeros=chosen.zeros, doubt=doubt_few_cases(chosen, cases),
-        notes=(*describe_differences(box, chosen, reason), *sides.describe("the loss")),
-        raising=chosen.raising,
+        notes=tuple(describe_differences(box, chosen, reason)), raising=chosen.raising,
     )  # fmt: skip
     if not chosen.cases:
         refusal = f"{reason} Its differences are too slow or too inaccurate to serve."

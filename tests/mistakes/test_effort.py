@@ -105,9 +105,10 @@ def test_a_timeout_ends_the_search_and_keeps_the_verdict(run: Callable[..., Repo
         run(timeout="5")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_during_the_search_keeps_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any) -> Any:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(OwnSubject, "diagnose", interrupt)
     report = verify_own()

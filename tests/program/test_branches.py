@@ -1,8 +1,6 @@
 """The branches of a loss: what they are called, and which are taken at a point."""
 
-import linecache
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -10,9 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.program.branches import FUNCTIONS, find_taken, list_branches, rounds_off
+from bptt_verifier.program.branches import find_taken, list_branches, rounds_off
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import forward, trace
 
 CONDITION = ["the condition is false", "the condition is true"]
@@ -201,39 +198,3 @@ def test_no_branch_between_functions_of_two_variables_stands_for_another() -> No
 
             program = trace(loss, params)
             assert rounds_off(program, forward(program, params)) is found
-
-
-def test_the_sides_of_a_condition_in_python_are_those_of_its_outcomes() -> None:
-    source = "if a > 1:\n    b = 2\nc = 1 if b > 3 else 2\nassert c > 0\n"
-    linecache.cache["if.py"] = len(source), None, source.splitlines(keepends=True), "if.py"
-    test, ternary, other = (Place("if.py", *at) for at in ((1, 3, 8), (3, 9, 14), (4, 7, 12)))
-
-    def decide(*outcomes: tuple[Place, Any]) -> tuple[list[Any], set[Any]]:
-        program: Any = SimpleNamespace(
-            operations=(), constants={7: None}, decided=range(1, 1 + len(outcomes)),
-            deciding=[place for place, _ in outcomes],
-            outcomes=[np.array(outcome) for _, outcome in outcomes],
-        )  # fmt: skip
-        return list_branches(program), find_taken(program, ())
-
-    every, taken = decide((test, True), (ternary, False), (other, True), (test, True))
-    assert [(each.expression, each.side) for each in every] == [
-        ("a > 1", CONDITION[0]), ("a > 1", CONDITION[1]),
-        ("b > 3", CONDITION[0]), ("b > 3", CONDITION[1]),
-    ]  # fmt: skip
-    assert taken == {every[1], every[2]}
-    assert str(every[0]) == "`a > 1` (if.py:1): the condition is false"
-    assert decide((test, True), (test, False))[1] == {*every[:2]}
-    assert decide((test, 3), (test, [True])) == ([], set())  # no truth values
-    assert decide(*[(ternary, True)] * 6, (test, True))[1] == {every[3]}  # a constant decides
-
-
-def test_the_places_of_decisions_may_be_unknown() -> None:
-    program: Any = SimpleNamespace(
-        operations=(), constants={}, decided=[1], deciding=[], outcomes=[np.array(True)]
-    )
-    assert (list_branches(program), find_taken(program, ())) == ([], set())
-
-
-def test_the_extreme_of_two_numbers_has_the_sides_of_a_maximum() -> None:
-    assert {"max", "min"} <= FUNCTIONS
