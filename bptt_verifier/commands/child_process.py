@@ -42,6 +42,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
 PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
 ENDING = 2.0  # seconds that the code may take to end after the verdict
+LEFT = 1.0  # seconds for the last lines; a process that has left the group may keep the pipe open
 ALIVE = 1.0  # seconds from one look at whether the parent runs to the next
 WAITING = 4  # times its processor time that a trace may take, where other processes run as well
 FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
@@ -225,11 +226,12 @@ def judge_file(
     finally:
         end_group(child)
         child.wait()
-        reader.join()
+        reader.join(LEFT)
         output.close()
         if printed := str(output):
             show(printed)
-        source.close()
+        if not reader.is_alive():
+            source.close()
 
 
 def let_end(lines: queue.Queue[bytes]) -> None:

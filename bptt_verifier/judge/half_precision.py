@@ -409,14 +409,18 @@ def find_new_difference(
     return next(filter(None, found), None)
 
 
-def specify_format(gradients: Submission, subject: Subject, found: Compared, inferred: Any) -> Any:
-    """Tell a format that errors suggest from bfloat16, which parameters may be rounded to.
+def specify_format(
+    gradients: Submission, subject: Subject, found: Compared, inferred: Any
+) -> tuple[Any, bool]:
+    """Tell a format that errors suggest from bfloat16, and whether parameters are rounded to it.
 
     What float16 allows holds the errors of bfloat16 as well in small problems.
     """
-    if inferred is np.float16 and ignores_rounding(gradients, subject, found, bfloat16):
-        return bfloat16
-    return inferred
+    of_case = gradients, subject, found
+    if inferred is np.float16 and ignores_rounding(*of_case, bfloat16):
+        return bfloat16, True
+    half = inferred in (np.float16, bfloat16)
+    return inferred, half and ignores_rounding(*of_case, inferred) is True
 
 
 def are_parameters_rounded(

@@ -330,9 +330,12 @@ class SubjectJudgement(Judgement):
         weighed = weigh(self.attempt, self.subject, found, failing, ENTRIES, far=True)
         precision = find_precision(found, weighed)
         names = [name for name in failing if name in found.gradients]
-        if precision and not moves_smoothly(self.attempt, self.subject, found, names, precision):
+        if precision:
             of_case = self.submission, self.subject, found
-            self.precision, self.inferred = specify_format(*of_case, precision), True
+            precision, is_cast = specify_format(*of_case, precision)
+            # Beside parameters that are rounded, x may move the results smoothly.
+            if is_cast or not moves_smoothly(self.attempt, self.subject, found, names, precision):
+                self.precision, self.inferred = precision, True
         if self.precision is None:
             self.rounded |= list_rounded(found)
             self.inside |= find_formats_inside(self.attempt, self.subject, found, weighed)

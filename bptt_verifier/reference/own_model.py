@@ -122,6 +122,8 @@ class OwnModel(NamedTuple):
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed.
 
+        Of a loss that cannot be traced, those of its differences alone are.
+
         Zeros are moved as well: where a bias is zero and its units are dead, nothing else would
         change a gradient, and its rounding error would be the same at all neighbours.
         Raises CodeRaisedError where the loss raises, as one of positive parameters may.
@@ -133,13 +135,15 @@ class OwnModel(NamedTuple):
         }
         if self.black_box is not None:
             with self.name_loss():
-                value, slopes, _ = self.black_box.differentiate(params)
+                value, slopes, errors = self.black_box.differentiate(params)
         else:
+            errors = {}
             setting = case.point.setting
             followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
             value, slopes = followed.loss, followed.slopes
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
-        known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
+        none = {name: np.zeros_like(value) for name, value in values.items()}
+        known = Truth(values, none | errors)
 
         def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
             return known

@@ -399,3 +399,15 @@ def test_only_a_sentence_that_is_raised_is_said_as_it_is(
     with pytest.raises((ValueError, TypeError, AttributeError)) as raised:
         code()
     assert re.fullmatch(said, describe_failure(raised.value))
+
+
+@pytest.mark.rest
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_leaves_the_group_keeps_no_verdict_waiting(tmp_path: Path) -> None:
+    """It has what the verdict is sent through as long as it runs."""
+    leave = "def leave(): os.fork() or (os.setsid(), time.sleep(20), os._exit(0))"
+    body = "    if not left: left.append(leave())"
+    file = write_file(tmp_path, "import os, time", "left = []", leave, *RIGHT[:2], body, RIGHT[2])
+    begun = time.monotonic()
+    assert judge(file, options={"examples": 1}).verdict is Verdict.AGREES
+    assert time.monotonic() - begun < 15

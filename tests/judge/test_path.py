@@ -279,6 +279,12 @@ def test_results_that_move_smoothly_within_the_spacing_of_a_format_are_not_compu
     judgement.attempt = move  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
     assert judgement.precision is precision
+    # Where the submission rounds its parameters, what moves smoothly comes of others.
+    cast = begin()
+    monkeypatch.setattr(path, "specify_format", lambda *given: (given[-1], True))
+    cast.attempt = move  # type: ignore[method-assign]
+    cast.learn_precision(found)
+    assert (cast.precision, cast.inferred) == (np.float32, True)
     assert {*asked} == ({2.0**-29, 2.0**-30} if steps else {2.0**-29})
     assert judgement.confirmed == []
 

@@ -377,7 +377,6 @@ def test_a_breach_at_a_second_call_is_a_change_and_in_poisoned_memory_only_if_no
 
 
 def test_what_raises_in_another_layout_alone_is_a_note() -> None:
-
     def ask(case: Any, copy: Any) -> Any:
         if copy is copy_in_fortran_order:
             return make_breach("raised", "it raised TypeError")
@@ -397,6 +396,33 @@ def test_what_raises_in_another_layout_alone_is_a_note() -> None:
     )
     assert found is not None
     assert found.name == "depends-on-calls"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "blamed"),
+    [
+        ("layout", "for arguments in Fortran order"),
+        ("once", "from one call to another"),
+        ("from then on", "from one call to another"),
+    ],
+)
+def test_a_layout_is_blamed_if_it_is_wrong_once_more_and_no_other_is(
+    wrong: str, blamed: str
+) -> None:
+    asked = list[bool]()
+
+    def ask(case: Any, copy: Any) -> Any:
+        in_order = copy is copy_in_fortran_order
+        asked.append(in_order)
+        first = asked.count(True) == 1
+        fails = {"layout": in_order, "once": in_order and first, "from then on": any(asked)}[wrong]
+        return right()._replace(submitted={"w": np.full(2, 1.0 + fails)})
+
+    found, _ = find_dependence([right()], ask)
+    assert found is not None
+    assert found.name == ("depends-on-memory-layout" if wrong == "layout" else "depends-on-calls")
+    assert f"changes the gradient for w {blamed}, for the same values" in found.explanation
+    assert "At first, entry [0] was 1, and then 2." in found.explanation
 
 
 def test_what_refuses_to_go_on_after_values_outside_of_the_loss_is_a_note() -> None:

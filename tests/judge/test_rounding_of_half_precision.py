@@ -459,18 +459,20 @@ def test_numbers_that_round_alike_fill_the_space_between_those_of_a_format(dtype
 @pytest.mark.parametrize(
     ("inferred", "used", "expected"),
     [
-        (np.float16, bfloat16, bfloat16),
-        (np.float16, np.float16, np.float16),
-        (np.float16, np.float64, np.float16),
-        (bfloat16, np.float16, bfloat16),
-        (np.float32, bfloat16, np.float32),  # its errors are below those of bfloat16
+        (np.float16, bfloat16, (bfloat16, True)),
+        (np.float16, np.float16, (np.float16, True)),
+        (np.float16, np.float64, (np.float16, False)),
+        (bfloat16, bfloat16, (bfloat16, True)),
+        (bfloat16, np.float16, (bfloat16, False)),
+        (np.float32, bfloat16, (np.float32, False)),  # its errors are below those of bfloat16
+        (None, bfloat16, (None, False)),
     ],
 )
 def test_parameters_that_are_rounded_tell_bfloat16_from_float16(
     inferred: Any, used: Any, expected: Any
 ) -> None:
     of_case, found = find_at(round_twice(used), 1 / 3)
-    assert specify_format(*of_case, found, inferred) is expected
+    assert specify_format(*of_case, found, inferred) == expected
 
 
 @pytest.mark.parametrize(

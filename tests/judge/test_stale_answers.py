@@ -62,11 +62,19 @@ def test_an_entry_tells_that_moves_by_more_than_a_limit_and_is_stale_by_more_tha
     assert not find_unmoved(*answer((ONE, ONE), (ONE + move / 2, ONE + move), allowed / 2), "w")
 
 
+def test_an_entry_tells_only_beyond_what_differences_of_a_loss_leave_open() -> None:
+    first, again = answer((ONE, ONE), (ONE, NEAR))
+    for open_to, stale in ((1e-10, True), (1e-8, None)):  # of moves by 1e-6 and 2e-6
+        left = again._replace(allowed={"w": np.full(2, open_to)})
+        found = find_unmoved(first, left, "w")
+        assert isinstance(found, Mistake) if stale else found is None
+
+
 def test_the_entry_of_a_number_has_no_index() -> None:
     numbers = [np.array(1.0), np.array(1.0)], [np.array(1.0), np.array(1.001)]
     (one, true), (again, after) = numbers
     first = state_compared({"w": one}, {"w": true}, {"w": np.array(1e-12)})
-    found = find_unmoved(first, state_compared({"w": again}, {"w": after}, {"w": one}), "w")
+    found = find_unmoved(first, state_compared({"w": again}, {"w": after}, {"w": 0 * one}), "w")
     assert isinstance(found, Mistake)
     assert ": it moves by 0, where 0.001 belongs" in found.explanation
 

@@ -1,5 +1,6 @@
 """The search for a name ends in time, with what it has, and says what it has tried."""
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
