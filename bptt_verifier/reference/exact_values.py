@@ -80,7 +80,7 @@ def find_deviations(problem: Problem, dtype: Any, exact: Mapping[str, Array]) ->
     """
     known = np.float32 if dtype == bfloat16 else dtype
     unit = float(describe_dtype(dtype).eps) / 2
-    times = 2 * unit / float(describe_dtype(known).eps)
+    times = float(describe_dtype(dtype).eps / describe_dtype(known).eps)
     found = run_correct_derivations(problem, known)
     deviations = dict[str, float]()
     for name, value in exact.items():
