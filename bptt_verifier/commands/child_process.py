@@ -21,7 +21,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -134,12 +133,14 @@ def start_child(request: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def read_lines(source: IO[bytes]) -> tuple[queue.Queue[bytes], threading.Thread]:
-    """Read lines in a thread, into a queue whose last line is empty."""
+    """Read lines in a thread, which closes their source, into a queue whose last line is empty."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def forward() -> None:
-        for line in chain(source, [b""]):
-            lines.put(line)
+        with source:
+            for line in source:
+                lines.put(line)
+        lines.put(b"")
 
     reader = threading.Thread(target=forward, daemon=True)
     reader.start()
@@ -230,8 +231,6 @@ def judge_file(
         output.close()
         if printed := str(output):
             show(printed)
-        if not reader.is_alive():
-            source.close()
 
 
 def let_end(lines: queue.Queue[bytes]) -> None:

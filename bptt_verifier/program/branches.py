@@ -1,5 +1,9 @@
-"""Branches of a traced loss: the sides of each `where`, maximum, clip and `cond`, taken or not."""
+"""Branches of a traced loss: the sides of each `where`, maximum, clip and `cond`, taken or not.
 
+A comparison that decides which path the loss takes, as that of an `if`, has two sides as well.
+"""
+
+import ast
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
@@ -10,6 +14,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.rounding import align
 from bptt_verifier.program.saturation import ENTRYWISE
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import Program
 from bptt_verifier.tolerance.noise import ELEMENTWISE
 
@@ -18,6 +23,8 @@ FUNCTIONS = frozenset(
     "where select maximum minimum fmax fmin clip relu relu6 leaky_relu elu selu celu hard_tanh"
     " hard_sigmoid cond switch piecewise heaviside".split()
 )
+COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
+CONDITION = "the condition is false", "the condition is true"
 UNREACHABLE = 1e30  # a constant beyond ± this stands for infinity
 # Two pieces of a function that differ by less of their value are two formulas of it, and by less
 # than the second they are the same to rounding.
@@ -42,6 +49,8 @@ def list_branches(program: Program) -> list[Branch]:
     for operation, expression in find_choices(program):
         place = str(operation.where[0])
         found |= {Branch(expression, place, side): None for side in name_sides(program, operation)}
+    for _, decided in find_deciding(program):
+        found |= {Branch(decided.expression, str(decided), side): None for side in CONDITION}
     return list(found)
 
 
@@ -54,7 +63,41 @@ def find_taken(program: Program, values: Sequence[Any]) -> set[Branch]:
         masks = compare_operands(program, operation, given)
         pairs = zip(sides, masks, strict=True)
         taken |= {Branch(expression, place, side) for side, mask in pairs if np.any(mask)}
+    for slot, decided in find_deciding(program):
+        side = CONDITION[bool(values[slot])]
+        taken.add(Branch(decided.expression, str(decided), side))
     return taken
+
+
+def find_deciding(program: Program) -> Iterator[tuple[int, Place]]:
+    """Find the comparisons that decide the path, and the slots of their outcomes.
+
+    Those of an assertion, or before a statement `raise`, guard the loss: no case can take both
+    sides.
+    """
+    decided = {*program.decided}
+    for operation in program.operations:
+        slot = operation.outputs[0]
+        if slot in decided and operation.name in COMPARISONS and operation.where:
+            place = operation.where[0]
+            if is_comparison(place.expression) and not is_guard(place):
+                yield slot, place
+
+
+def is_comparison(expression: str) -> bool:
+    """Tell whether an expression compares two values, and does nothing else."""
+    try:
+        parsed = ast.parse(expression, mode="eval").body
+    except SyntaxError:  # it goes on in the next line
+        return False
+    return isinstance(parsed, ast.Compare) and len(parsed.ops) == 1
+
+
+def is_guard(place: Place) -> bool:
+    """Tell whether a line is an assertion, or the condition of a statement `raise`."""
+    here, *after = place.lines[place.line - 1 : place.line + 1] or [""]
+    beyond = here.partition(": ")[2].strip() or "".join(after).strip()
+    return here.strip().startswith("assert") or beyond.startswith("raise")
 
 
 def find_choices(program: Program) -> Iterator[tuple[Operation, str]]:
@@ -78,7 +121,7 @@ def name_sides(program: Program, operation: Operation) -> tuple[str, ...]:
         if operation.name == "cond":
             number = len(operation.params["branches"])
         if number == 2:
-            return "the condition is false", "the condition is true"
+            return CONDITION
         return tuple(f"branch {i}" for i in range(number))
     bound = find_bound(program, operation)
     if bound is None:

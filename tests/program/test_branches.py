@@ -1,6 +1,8 @@
 """The branches of a loss: what they are called, and which are taken at a point."""
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -8,7 +10,15 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.program.branches import find_taken, list_branches, rounds_off
+from bptt_verifier.program.branches import (
+    find_taken,
+    is_comparison,
+    is_guard,
+    list_branches,
+    rounds_off,
+)
+from bptt_verifier.program.numpy_code import over_jax
+from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 
@@ -198,3 +208,62 @@ def test_no_branch_between_functions_of_two_variables_stands_for_another() -> No
 
             program = trace(loss, params)
             assert rounds_off(program, forward(program, params)) is found
+
+
+# Comparisons that decide which path a loss takes.
+
+
+def halve_beyond(a: Any, b: Any) -> Any:
+    assert b[0] < 9
+    if b[0] > 7:
+        raise ValueError("too large")
+    if b[0] < -7:
+        raise ValueError("too small")
+    if a[0] > 1:
+        return a / 2
+    return max(a[0], b[0]) * a
+
+
+@pytest.mark.parametrize(("a", "side"), [(2.0, "true"), (0.5, "false")])
+def test_a_comparison_that_decides_the_path_has_two_sides_of_which_a_path_takes_one(
+    a: float, side: str
+) -> None:
+    params = {"a": np.array([a]), "b": np.array([0.5])}
+    with use_float64():
+        loss = partial(over_jax, lambda p: np.sum(halve_beyond(p["a"], p["b"])))
+        program = Paths(loss).retrace(params)
+        taken = find_taken(program, forward(program, params))
+    assert [(each.expression, each.side) for each in list_branches(program)] == [
+        ("a[0] > 1", each) for each in CONDITION
+    ]
+    assert {(each.expression, each.side) for each in taken} == {
+        ("a[0] > 1", f"the condition is {side}")
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [("a > 1", True), ("f(a) <= b[0]", True), ("0 < a < 1", False), ("max(a, b)", False),
+     ("not a > 1", False), ("f(a) > (", False)],
+)  # fmt: skip
+def test_a_comparison_has_two_operands_and_nothing_else(expression: str, expected: bool) -> None:
+    assert is_comparison(expression) is expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["    assert a > 1, 'no'\n", "    return a\n"], True),
+        (["    if a > 1:\n", "        raise ValueError\n"], True),
+        (["    if a > 1: raise ValueError\n", "    return a\n"], True),
+        (["    if a > 1: return a\n", "    raise ValueError\n"], False),
+        (["    if a > 1:\n", "        return a\n"], False),
+        (["    return a if a > 1 else 0\n"], False),
+        ([], False),
+    ],
+)
+def test_an_assertion_or_what_stands_before_raise_guards_a_loss(
+    lines: list[str], expected: bool
+) -> None:
+    place: Any = SimpleNamespace(lines=lines, line=1)
+    assert is_guard(place) is expected
