@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import threading
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -33,10 +33,13 @@ def judge(
 ) -> tuple[Any, list[int]]:
     """Judge by a child that sends these messages; return the outcome and the signals it gets."""
     sent: list[int] = []
-    done = threading.Thread(target=lambda: None)
-    done.start()
-    lines = Lines(*messages)
-    monkeypatch.setattr(child_process, "read_lines", lambda source: (lines, done))
+
+    def read_lines(source: IO[bytes]) -> tuple[Lines, threading.Thread]:
+        done = threading.Thread(target=source.close)
+        done.start()
+        return Lines(*messages), done
+
+    monkeypatch.setattr(child_process, "read_lines", read_lines)
     monkeypatch.setattr(child_process.os, "kill", lambda child, number: sent.append(number))
     monkeypatch.setattr(
         child_process,
