@@ -115,8 +115,8 @@ class KernelJudgement(Judgement):
         parameters = summarise_kernel(self.found)
         verdict = overall(each.verdict for each in parameters.values())
         changing = () if lazy else filter(None, map(describe_indeterminacy, self.asked))
-        verdict_or_lazy = Verdict.DISAGREES if lazy else verdict
-        report = self.report(verdict_or_lazy, *lazy, notes=(*omitted, *self.describe(), *changing))
+        notes = *omitted, *self.describe(), *changing
+        report = self.report(Verdict.DISAGREES if lazy else verdict, *lazy, notes=notes)
         report = report._replace(parameters=parameters)
         if verdict is not Verdict.DISAGREES:
             return report
