@@ -433,7 +433,24 @@ def test_a_factor_is_refuted_by_cases_that_would_show_half_of_it(
     )
     (found,) = refute_factors([factor], cases)
     assert (found.name == "unknown") is refuted
-    (of_both,) = refute_factors(
+    (of_other,) = refute_factors(
         [factor._replace(details=factor.details | {"gradients": ["c"]})], cases
     )
-    assert of_both.name == "constant-factor"
+    assert of_other.name == "constant-factor"
+
+
+def test_a_factor_is_refuted_by_a_case_that_lacks_it_in_all_of_its_gradients() -> None:
+    def at(a: float, b: float, allowed: float = 0.001) -> Any:
+        found = {"a": np.full(1, a), "b": np.full(1, b)}
+        return state_compared(found, ONES, dict.fromkeys("ab", np.full(1, allowed)))
+
+    change = 2.0**-6
+    of_both = FACTOR._replace(
+        details={"gradients": ["a", "b"], "factor": "1.016", "value": 1 + change}
+    )
+    wrong, right = at(1 + change, 1 + change), at(1.0, 1.0)
+    (found,) = refute_factors([of_both], [wrong, right])
+    assert " with a case, and right in 1 other: no known" in found.explanation
+    for other in (at(1.0, 1 + change), at(1.0, 1.0, change / 2)):  # at half of it, none is seen
+        (found,) = refute_factors([of_both], [wrong, other])
+        assert found.name == "constant-factor"

@@ -357,11 +357,11 @@ def test_nothing_follows_where_nothing_moves_or_no_neighbour_answers() -> None:
 MOVES: dict[str, tuple[Any, bool]] = {
     "against the true one": (lambda d: -3 * d, True),
     "by three tenths": (lambda d: 0.3 * d, True),
-    "by a fifth": (lambda d: 0.2 * d, False),  # it all but stays
+    "by a quarter": (lambda d: 0.25 * d, False),  # it all but stays
     "not at all": (lambda d: 0 * d, False),
     "by a jump": (lambda d: 0.03 * np.rint(d / 0.02), False),
-    "by a fifth more": (lambda d: -3 * d * (1 + 0.2 * (d > 0.006)), True),
-    "by two fifths more": (lambda d: -3 * d * (1 + 0.4 * (d > 0.006)), False),
+    "by three tenths more": (lambda d: -3 * d * (1 + 0.3 * (d > 0.0085)), True),
+    "by four tenths more": (lambda d: -3 * d * (1 + 0.4 * (d > 0.0085)), False),
 }
 
 
@@ -371,14 +371,14 @@ def test_what_moves_half_as_far_at_half_the_distance_moves_smoothly(
     kind: str, answers: Any
 ) -> None:
     moves, expected = MOVES[kind]
-    largest, asked = 0.01, list[Any]()  # of the true moves, in the place of a few units
+    largest, asked = 2.0**-6, list[Any]()  # of the true moves, in the place of a few units
 
     def attempt(case: Any) -> Any:
         number, distance = case.point
         asked.append((number, distance))
         if len(asked) - 1 not in answers:
             return None
-        true = (1 - 0.1 * number) * largest * distance * 2.0**16 * np.array([1.0, -1.0])
+        true = (1 - number / 8) * largest * distance * 2.0**16 * np.array([1.0, -1.0])
         yours = {"w": 5 + moves(np.abs(true)) * np.sign(true)}
         return state_compared(yours, {"w": 3 + true}, {"w": np.zeros(2)})
 

@@ -175,6 +175,19 @@ def test_results_in_bfloat16_have_twice_as_many_neighbours(dtype: Any, number: i
     assert [i for i in asked if i >= 0][-number:] == [*range(number)]
 
 
+def test_one_result_in_bfloat16_has_twice_as_many_neighbours_beside_others_in_float16() -> None:
+    ones, asked = {"w": np.ones(1), "v": np.ones(1)}, list[int]()
+
+    def attempt(case: Any) -> Any:
+        asked.append(case.point[0] if case.point else -1)
+        return state_compared(ones, ones, ones)
+
+    dtypes = {"w": np.dtype(np.float16), "v": np.dtype(bfloat16)}
+    found = attempt(CASE_OF_ONES)._replace(dtypes=dtypes)
+    weigh(attempt, subject_with_neighbours(), found, ["w", "v"], 10, decisive=True)
+    assert max(asked) == 2 * NEIGHBOURS - 1
+
+
 @pytest.mark.parametrize(("answers", "is_rounding"), [(8, True), (7, False), (0, False)])
 def test_scatter_needs_half_of_the_neighbours(answers: int, is_rounding: bool) -> None:
     errors = 1e-3 * ALTERNATING
