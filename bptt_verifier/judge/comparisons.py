@@ -141,7 +141,8 @@ def compare_at(
 
     `precision` is the format in which the submission computes, if it is coarser than its results'.
     A result in `rounded` is taken as returned in half precision where its numbers are of such a
-    format. `inside` has the formats by name that judge gradients, unless theirs is coarser.
+    format. `inside` gives the format of some gradients, by name; a gradient that is returned in a
+    coarser one is judged in that.
     """
     submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):

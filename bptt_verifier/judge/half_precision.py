@@ -450,10 +450,12 @@ def ignores_rounding(
     found_so = found.submitted.items()
     *within, beyond = [
         None if isinstance(answer, Breach)
-        else all(np.array_equal(answer[n], value, equal_nan=True) for n, value in found_so)
+        else all(n in answer and np.array_equal(answer[n], v, equal_nan=True) for n, v in found_so)
         for answer in answers
     ]  # fmt: skip
-    return False if False in within else None if None in within or beyond else True
+    if False in within:
+        return False
+    return None if None in within or beyond else True
 
 
 def round_to(values: Array, dtype: Any, next_ones: int = 0) -> Array:
