@@ -8,7 +8,14 @@ import pytest
 
 from bptt_verifier import verify_vjp
 from bptt_verifier.judge.kernel_precision import format_share
-from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_tf32, within
+from tests.support.kernels import (
+    backward_of,
+    draw_rnn,
+    rnn,
+    rnn_in_tf32,
+    rnn_of_rounded_tanh,
+    within,
+)
 
 SIXTEEN = "Sums or states inside are evidently rounded to 16 bits"
 KERNELS = {
@@ -16,7 +23,11 @@ KERNELS = {
     "float32": (rnn, np.float32, ""),
     "TF32 inside": (rnn_in_tf32, np.float32, "rounded to TF32 or float16 inside"),
     "bfloat16 inside": (within(rnn, jnp.bfloat16), np.float32, "rounded to bfloat16 inside"),
-    "float32 inside": (within(rnn, np.float32), np.float64, "rounded to float32 inside"),
+    "float32 inside": (
+        within(rnn_of_rounded_tanh, np.float32),
+        np.float64,
+        "rounded to float32 inside",
+    ),
     "sums in float32": (within(rnn, np.float32), jnp.bfloat16, ""),
     "bfloat16 throughout": (rnn, jnp.bfloat16, SIXTEEN),
     "float16 throughout": (rnn, np.float16, SIXTEEN),

@@ -12,9 +12,19 @@ Array = Any
 
 def rnn(x: Array, U: Array, W: Array) -> Any:
     """A tanh RNN with all its states and the last one, in jax.numpy."""
+    return run_rnn(jnp.tanh, x, U, W)
+
+
+def rnn_of_rounded_tanh(x: Array, U: Array, W: Array) -> Any:
+    """The same RNN, with a tanh rounded from float64: that of float32 is an approximation."""
+    return run_rnn(lambda a: jnp.tanh(a.astype(np.float64)).astype(a.dtype), x, U, W)
+
+
+def run_rnn(activation: Callable[[Any], Any], x: Array, U: Array, W: Array) -> Any:
+    """Run an RNN over a sequence, and return all its states and the last one."""
     h, states = jnp.zeros((x.shape[1], W.shape[0]), x.dtype), []
     for each in x:
-        h = jnp.tanh(each @ U.T + h @ W.T)
+        h = activation(each @ U.T + h @ W.T)
         states.append(h)
     return jnp.stack(states), h
 
