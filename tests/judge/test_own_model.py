@@ -207,16 +207,19 @@ def test_a_case_is_shown_with_simple_values_and_can_be_reproduced() -> None:
     assert "Reproduce: " in str(report)
 
 
-def time_loop() -> float:
-    """CPU seconds of a loop of 2 · 10⁶ additions: the pace of the machine at this moment."""
-    start, total = time.process_time(), 0
-    for i in range(2_000_000):
-        total += i
+def time_products() -> float:
+    """CPU seconds of 20,000 small products and their tanh: the pace of the machine at this moment.
+
+    A verdict is made of such calls; of Python's own additions, versions differ by half.
+    """
+    h, start = np.full((10, 10), 0.1), time.process_time()
+    for _ in range(20_000):
+        h = np.tanh(h @ h)
     return time.process_time() - start
 
 
 @pytest.mark.slow  # a time: beside other tests the pace changes within one verdict
-def test_a_verdict_on_a_long_model_takes_as_long_as_a_hundred_loops_at_most() -> None:
+def test_a_verdict_on_a_long_model_takes_as_long_as_five_million_small_products_at_most() -> None:
     H, T = 10, 20
     x = np.random.default_rng(0).normal(size=(T, H, 1))
 
@@ -245,10 +248,10 @@ def test_a_verdict_on_a_long_model_takes_as_long_as_a_hundred_loops_at_most() ->
         found["V"] *= 2
         return found
 
-    before, start = time_loop(), time.process_time()  # other processes do not count
+    before, start = time_products(), time.process_time()  # other processes do not count
     report = judged(wrong, model)
     elapsed = time.process_time() - start
-    assert elapsed < 100 * max(before, time_loop())
+    assert elapsed < 250 * max(before, time_products())
     assert names(report) == ["unknown"]
 
 
