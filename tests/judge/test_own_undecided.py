@@ -164,16 +164,17 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
 @pytest.mark.slow
 @pytest.mark.rest
 @pytest.mark.parametrize(
-    ("x", "a"),
+    ("x", "a", "wrong"),
     [
-        ([4.0, 20.0, -12.0], [1.0, 1.0, 1.0]),
-        pytest.param([20.0], [0.6], marks=pytest.mark.slow),
-        ([-200.0], [0.06]),
+        ([4.0, 20.0, -12.0], [1.0, 1.0, 1.0], Verdict.DISAGREES),
+        pytest.param([20.0], [0.6], Verdict.DISAGREES, marks=pytest.mark.slow),
+        # The sign errs by 0.5 % at most in the cases drawn, as a tanh in bfloat16 does.
+        ([-200.0], [0.06], Verdict.INCONCLUSIVE),
     ],
     ids=["some saturated", "nearly", "most often"],
 )
 def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_it(
-    x: list[float], a: list[float]
+    x: list[float], a: list[float], wrong: Verdict
 ) -> None:
     inputs = np.array(x)
 
@@ -191,7 +192,7 @@ def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_
 
     given = {"a": np.array(a)}
     assert verify_own_model(differentiate(np.tanh), loss, given).verdict is Verdict.AGREES
-    assert verify_own_model(differentiate(np.sign), loss, given).verdict is Verdict.DISAGREES
+    assert verify_own_model(differentiate(np.sign), loss, given).verdict is wrong
 
 
 @pytest.mark.table(3)

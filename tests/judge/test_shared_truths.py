@@ -342,6 +342,7 @@ def test_a_worker_of_a_file_that_is_killed_changes_nothing_in_the_report(tmp_pat
 
 @pytest.mark.slow
 @needs_proc
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("ending", "seconds"), [(signal.SIGINT, 0), (signal.SIGINT, 6), (signal.SIGKILL, 6)]
 )
