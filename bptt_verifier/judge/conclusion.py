@@ -23,7 +23,8 @@ from bptt_verifier.judge.undecided import (
 )
 from bptt_verifier.judge.unguarded import list_doubts
 from bptt_verifier.mistakes.effort import limit_effort
-from bptt_verifier.problems.problem import Array
+from bptt_verifier.mistakes.in_equations import FACTORS
+from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
@@ -327,10 +328,14 @@ def refute_factors(
 
 def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
     """Say of a factor in which cases it is, if a case without it would have shown it."""
-    names, factor = mistake.details.get("gradients", ()), mistake.details.get("value")
+    names = mistake.details.get("gradients", ())
     failing = [each for each in compared if {*names} & {*list_failing(each)}]
-    right = [] if factor is None else [e for e in compared if excludes(e, names, abs(factor - 1))]
-    if not (failing and right):
+    shapes = [each.case.shapes for each in failing]
+    right = [
+        each for each in compared
+        if excludes(each, names, abs(find_factor(mistake, each.case, shapes) - 1))
+    ]  # fmt: skip
+    if not right:
         return None
     more = f" and in {len(failing) - 1} more" if len(failing) > 1 else ""
     others = "1 other" if len(right) == 1 else f"{len(right)} others"
@@ -340,6 +345,20 @@ def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
         "another branch there, may."
     )
     return Mistake("unknown", said, {"gradients": names, "factor": mistake.details["factor"]})
+
+
+def find_factor(
+    mistake: Mistake, case: Case, shapes: Collection[dict[str, tuple[int, ...]]]
+) -> float:
+    """Find what a constant factor that is seen at such `shapes` is at a case; 1 where unknown.
+
+    It may be one of sizes, as B O is: those of a cell's problem are known.
+    """
+    by_sizes = FACTORS.get(mistake.details.get("factor", ""))
+    if isinstance(case.point, Problem) and by_sizes:
+        return by_sizes(case.point.sizes)
+    known = isinstance(case.point, Problem) or case.shapes in shapes
+    return float(mistake.details.get("value", 1.0)) if known else 1.0
 
 
 def excludes(found: Compared, names: Collection[str], change: float) -> bool:

@@ -128,7 +128,7 @@ class OwnSubject(Subject):
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients, by the names of the parameters, and the optional loss."""
-        shapes = {name: value.shape for name, value in case.arguments.items()}
+        shapes = case.shapes
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
         tree, known = self.model.trees[case.point.setting], {"loss": (), **shapes}
         read = partial(read_unused, tree.read, shapes) if self.model.in_torch else tree.read

@@ -41,3 +41,8 @@ class Case(NamedTuple):
     def single(self) -> bool:
         """True if any argument is float32, in which mistakes show less clearly."""
         return any(value.dtype == np.float32 for value in self.arguments.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arguments, by name."""
+        return {name: value.shape for name, value in self.arguments.items()}

@@ -20,6 +20,8 @@ from bptt_verifier.judge.conclusion import (
 from bptt_verifier.judge.submission import Breach
 from bptt_verifier.judge.undecided import is_reference_precise
 from bptt_verifier.mistakes.effort import find_effort
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.report import Curve, Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -454,3 +456,45 @@ def test_a_factor_is_refuted_by_a_case_that_lacks_it_in_all_of_its_gradients() -
     for other in (at(1.0, 1 + change), at(1.0, 1.0, change / 2)):  # at half of it, none is seen
         (found,) = refute_factors([of_both], [wrong, other])
         assert found.name == "constant-factor"
+
+
+@pytest.mark.parametrize(
+    ("factor", "sizes", "refuted"),
+    [
+        ("B O", Sizes(T=1, B=1, D=1, H=1, O=1), False),
+        ("B O", Sizes(T=1, B=1, D=1, H=1, O=2), True),
+        ("T", Sizes(T=1, B=3, D=1, H=1, O=2), False),
+        ("6", Sizes(T=1, B=1, D=1, H=1, O=1), True),
+    ],
+)
+def test_a_factor_of_sizes_is_not_refuted_where_it_is_one(
+    factor: str, sizes: Sizes, refuted: bool
+) -> None:
+    """As in a sum where the mean belongs, of one number."""
+    cases = [
+        state_compared({"a": np.full(1, found)}, ONES, {"a": np.full(1, 1e-9)})
+        for found in (6.0, 1.0)
+    ]
+    problem = with_values(np.random.default_rng(0), sizes, option="tanh")
+    cases[1] = cases[1]._replace(case=cases[1].case._replace(point=problem))
+    stated = FACTOR._replace(details={"gradients": ["a"], "factor": factor, "value": 6.0})
+    (found,) = refute_factors([stated], cases)
+    assert (found.name == "unknown") is refuted
+
+
+@pytest.mark.parametrize(("shape", "refuted"), [((1,), True), ((2,), False), ((), False)])
+def test_a_factor_is_refuted_by_cases_of_the_shapes_that_have_it(
+    shape: tuple[int, ...], refuted: bool
+) -> None:
+    """A size that it may be is another one with parameters of other shapes."""
+    wrong, right = (
+        state_compared({"a": np.full(1, found)}, ONES, {"a": np.full(1, 1e-9)})
+        for found in (6.0, 1.0)
+    )
+    cases = [
+        each._replace(case=each.case._replace(arguments={"a": np.ones(size)}))
+        for each, size in ((wrong, 1), (right, shape))
+    ]
+    stated = FACTOR._replace(details=FACTOR.details | {"factor": "6, a size,", "value": 6.0})
+    (found,) = refute_factors([stated], cases)
+    assert (found.name == "unknown") is refuted

@@ -198,6 +198,7 @@ def test_a_worker_that_is_killed_changes_nothing_in_the_report(tmp_path: Path) -
 
 @pytest.mark.slow
 @needs_proc
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_command(ending: signal.Signals, tmp_path: Path) -> None:
     process = started(tmp_path / "report.json")

@@ -127,7 +127,7 @@ def test_dataclasses_of_a_file_may_name_their_types_as_texts(tmp_path: Path) -> 
         ("raise KeyboardInterrupt", "m.py", "line 1: KeyboardInterrupt at `raise KeyboardInterrupt`$"),
         ("# coding: no-such\n", "m.py", "found .*m.py, which cannot be read as text: unknown encoding: no-such; save it in UTF-8"),
         ("x = '\xff'".encode("latin-1"), "m.py", "which cannot be read as text: invalid or missing encoding"),
-        ("from .parts import x", "package/m.py", "No module named 'package.parts'; put parts.py beside the file"),
+        ("from .parts import x", "package/m.py", "No module named 'package.parts' at `from .parts import x`; put parts.py beside the file"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_run_is_said_with_the_remedy(
