@@ -17,7 +17,7 @@ from bptt_verifier.judge.raised_draws import (
 )
 from bptt_verifier.judge.submission import Submission, make_breach
 from manual_bptt import rnn
-from tests.support.stated_cases import state_compared
+from tests.support.stated_cases import CASE_OF_ONES, state_compared, state_subject
 
 PARAMS = {"s": np.array([1.5, 0.7, 2.0]), "b": np.array([0.3])}
 
@@ -328,6 +328,20 @@ def test_code_that_has_nothing_to_do_where_a_parameter_is_zero_is_not_compared_t
     assert report, str(report)
     (note,) = (note for note in report.notes if "parameters are zero" in note)
     assert note.startswith(f"1 case in which parameters are zero was left out: {said}")
+
+
+def test_what_a_function_raises_at_zeros_is_told_after_one_call() -> None:
+    called = []
+
+    def raise_error(w: Any) -> Any:
+        called.append(w)
+        raise IndexError("none")
+
+    subject = state_subject(CASE_OF_ONES, draws_zeros=lambda case: True)
+    breach = ask_at_zeros(Submission(raise_error), subject, CASE_OF_ONES)
+    assert breach is not None
+    assert (breach.mistake.name, len(called)) == ("raised", 1)
+    assert ask_at_zeros(Submission(lambda w: {"w": w}), subject, CASE_OF_ONES) is None
 
 
 def test_only_cases_with_zeros_are_asked_for_before_they_are_compared() -> None:
