@@ -164,9 +164,10 @@ def describe_hidden(
         for each in found.comparisons:
             if each.name not in telling or each.name not in found.gradients:
                 continue
-            telling[each.name] += each.conclusive
+            hides = each.verdict is Verdict.INCONCLUSIVE  # what has shown a mistake could do so
+            telling[each.name] += not hides
             coarse = is_coarser(found.dtypes[each.name], finest)
-            if coarse and not each.conclusive and found.values[each.name].any():
+            if coarse and hides and found.values[each.name].any():
                 hidden.setdefault(found.case.label, []).append(each)
                 formats[str(np.dtype(precision or found.dtypes[each.name]))] = None
     if not hidden:

@@ -307,5 +307,6 @@ def count_conclusive(subject: Subject, settled: Sequence[Compared]) -> dict[str,
     for found in settled:
         for each in found.comparisons:
             if each.name in found.gradients and each.name not in subject.zeros:
-                telling[each.name] = telling.get(each.name, 0) + each.conclusive
+                shown = each.verdict is not Verdict.INCONCLUSIVE
+                telling[each.name] = telling.get(each.name, 0) + shown
     return telling

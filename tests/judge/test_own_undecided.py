@@ -1,6 +1,7 @@
 """What cannot be decided of an own model is inconclusive with a reason; what is right agrees."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,7 +15,10 @@ from bptt_verifier import (
     assert_own_model_verified,
     verify_own_model,
 )
+from bptt_verifier.judge.conclusion import describe_hidden
+from bptt_verifier.judge.undecided import count_conclusive
 from tests.support.square import W, right, square
+from tests.support.stated_cases import state_compared
 
 
 def test_what_is_no_breach_agrees() -> None:
@@ -159,6 +163,22 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
     )
     counted = [note for note in report.notes if "could have shown" in note]
     assert counted == ["In float32, 0 of 24 cases could have shown a mistake in every gradient."]
+
+
+@pytest.mark.parametrize(("error", "telling"), [(0.2, 1), (0.6, 2)])
+def test_a_case_that_shows_a_mistake_could_have_shown_one(error: float, telling: int) -> None:
+    """Beyond a bound of half of the gradient, for instance."""
+    ones = {"a": np.ones(1)}
+    cases = [
+        state_compared({"a": np.full(1, 1 + off)}, ones, {"a": np.full(1, bound)}, np.float32)
+        for off, bound in ((0.0, 1e-3), (error, 0.5), (0.0, 0.5))
+    ]
+    counted, *_ = describe_hidden(cases, None, ())
+    assert counted == (
+        f"In float32, {telling} of 3 cases could have shown a mistake in every gradient."
+    )
+    subject: Any = SimpleNamespace(zeros=())
+    assert count_conclusive(subject, cases) == {"a": telling}
 
 
 @pytest.mark.slow
