@@ -351,7 +351,12 @@ def test_no_worker_of_a_file_outlives_the_command(ending: signal.Signals, second
     pids = find_workers(process)
     time.sleep(seconds)
     os.killpg(process.pid, ending)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:  # a million examples that nobody waits for
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert process.returncode in (130, -signal.SIGKILL)
     assert "Traceback" not in err
     for _ in range(1200):  # a worker that starts looks for its parent after its imports
