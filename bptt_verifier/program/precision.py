@@ -22,6 +22,7 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.tolerance.formats import is_floating
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
+ATOMS = (int, float, complex, str, bytes, bool, type(None), np.generic)
 PACKAGES = ("site-packages", "dist-packages")  # folders of what is installed
 COMPILED = type(jax.jit(lambda: None))
 
@@ -118,10 +119,19 @@ def find_arrays(function: Callable[..., Any]) -> list[Array]:
         if type(found) is np.ndarray:
             arrays += [found] if found.dtype in (np.float64, np.complex128, np.int64) else []
         elif not is_of_library(found):
-            waiting.extend(gc.get_referents(found))
+            waiting.extend(list_referents(found))
         elif isinstance(found, FunctionType) and hasattr(found, "__wrapped__"):
             waiting.append(found.__wrapped__)  # the judge's, around the user's
     return arrays
+
+
+def list_referents(found: Any) -> list[Any]:
+    """List what an object refers to without numbers and text; of a list, what can be reached.
+
+    A file may hold a million tokens beside its arrays.
+    """
+    every = found[:REACHED] if type(found) in (list, tuple) else gc.get_referents(found)
+    return [each for each in every if not issubclass(type(each), ATOMS)]
 
 
 def is_of_library(found: Any) -> bool:

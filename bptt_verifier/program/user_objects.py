@@ -19,9 +19,8 @@ import numpy as np
 from bptt_verifier.program.numpy_arrays import TracedArray
 from bptt_verifier.program.numpy_memory import Memory, address
 from bptt_verifier.program.numpy_namespace import BUILTINS, stand_in, stand_in_import
-from bptt_verifier.program.precision import REACHED, is_of_library
+from bptt_verifier.program.precision import ATOMS, REACHED, is_of_library
 
-ATOMS = (int, float, complex, str, bytes, bool, type(None), np.generic)
 LARGEST = 2**27  # bytes of an array that is copied for a trace; larger ones may not be modified
 UNTOUCHED = ("__builtins__", "__loader__", "__spec__")  # of a module's globals
 

@@ -1,8 +1,9 @@
 """The user's JAX code of default precision runs as it would alone, whatever the judge traced."""
 
 import sys
+import time
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program import precision
 from bptt_verifier.program.precision import (
+    REACHED,
+    find_arrays,
     forget_other_precision,
     is_of_library,
     use_float64,
@@ -246,3 +249,29 @@ def test_an_installed_package_is_a_library_and_a_file_run_as_main_is_none(
     assert is_of_library(type("Layer", (), {"__module__": "lib.part"}))
     assert not is_of_library(type("Net", (), {"__module__": "__main__"}))
     assert not is_of_library(ModuleType("model"))
+
+
+def refer_to(held: Any) -> Any:
+    """A function of a file with nothing else in it."""
+    return FunctionType((lambda: None).__code__, {"held": held})
+
+
+def test_arrays_are_found_beside_more_numbers_than_objects_can_be_reached() -> None:
+    x, y = np.ones(2), np.zeros(3)
+    tokens, table = [number + 0.5 for number in range(2 * REACHED)], [*map(float, range(5)), y]
+    every = {"tokens": tokens, "pair": (tuple(map(str, tokens)), {"x": x, "table": [table]})}
+    assert {id(each) for each in find_arrays(refer_to(every))} == {id(x), id(y)}
+
+
+def test_a_long_list_is_read_as_far_as_it_can_be_reached() -> None:
+    """Not in each of the calls of a verdict: a copy of it takes longer."""
+    rows, x = [[]] * 10**7, np.ones(2)
+    last = [*[object()] * (REACHED - 1), x]
+    start = time.process_time()
+    copied = rows.copy()
+    between = time.process_time()
+    found = find_arrays(refer_to([rows, last]))
+    elapsed = time.process_time() - between
+    assert [*map(id, found)] == [id(x)]
+    assert elapsed < between - start
+    assert len(copied) == len(rows)
