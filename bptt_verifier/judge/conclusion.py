@@ -175,8 +175,9 @@ def describe_hidden(
     where, least = f"In {' and '.join(formats)}", min(telling.values())
     of_all = f"{least} of {count_cases(len(settled))}"
     yield f"{where}, {of_all} {COUNTED}"
+    sharp = {each.name for found in settled for each in found.comparisons if each.conclusive}
     for label, every in hidden.items():
-        first = [each for each in every if telling[each.name]]
+        first = [each for each in every if each.name in sharp]
         if first:
             names = ", ".join(each.name for each in first)
             below = min(max(each.resolution for each in first), 1.0)
@@ -255,7 +256,7 @@ def conclude(
         failing = [case for case in compared if case.fails]
         long = [probe for probe in probes if probe.fails]
         explained = explain(report, attempt, subject, failing, long, seconds, progress)
-        return explained._replace(mistakes=refute_factors(explained.mistakes, compared))
+        return explained._replace(mistakes=refute_factors(explained.mistakes, found))
     if report.verdict is Verdict.INCONCLUSIVE:
         report = ask_exact_values(report, attempt, subject, [*compared, *probes])
         if report.certified or report.verdict is not Verdict.AGREES:
@@ -336,7 +337,7 @@ def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
         each for each in compared
         if excludes(each, names, abs(find_factor(mistake, each.case, shapes) - 1))
     ]  # fmt: skip
-    if not right:
+    if not (failing and right):
         return None
     more = f" and in {len(failing) - 1} more" if len(failing) > 1 else ""
     others = "1 other" if len(right) == 1 else f"{len(right)} others"
@@ -345,13 +346,14 @@ def refute(mistake: Mistake, compared: Sequence[Compared]) -> Mistake | None:
         f"{others}: no known mistake shows at these values only. What limits a number, or takes "
         "another branch there, may."
     )
-    return Mistake("unknown", said, {"gradients": names, "factor": mistake.details["factor"]})
+    kept = {key: x for key, x in mistake.details.items() if key in ("gradients", "factor")}
+    return Mistake("unknown", said, kept)
 
 
 def find_factor(
     mistake: Mistake, case: Case, shapes: Collection[dict[str, tuple[int, ...]]]
 ) -> float:
-    """Find what a constant factor that is seen at such `shapes` is at a case; 1 where unknown.
+    """Find the value at a case of a factor that is seen at these `shapes`; 1 where not known.
 
     It may be one of sizes, as B O is: those of a cell's problem are known.
     """

@@ -50,7 +50,8 @@ def count_compared(comparisons: Iterable[Comparison], resolving: float) -> dict[
     """Count the comparisons that could have shown a mistake, by the name of the gradient."""
     telling: dict[str, int] = {}
     for each in comparisons:
-        telling[each.name] = telling.get(each.name, 0) + (each.resolution <= resolving)
+        shown = each.resolution <= resolving or each.verdict is Verdict.DISAGREES
+        telling[each.name] = telling.get(each.name, 0) + shown
     return telling
 
 

@@ -85,9 +85,9 @@ def describe_formats(every: Sequence[KernelCalls], found: Sequence[Found]) -> It
             yield (
                 f"The errors of the {kind.of} are {kind.size} times those of rounding the exact "
                 f"gradient once, and not evidently rounding to fewer bits inside: {kind.said}. "
-                "Truncation in the place of rounding may do that, or an approximation of a "
-                "function such as tanh in that format, and so may a mistake that is smaller than "
-                "what is stated here to be seen."
+                "Truncation in the place of rounding may do that, and so may an approximation of a "
+                "function such as tanh in that format, or a mistake that is smaller than what is "
+                "stated here to be seen."
             )
     for kind in group_gradients(every, found, describe_half_noise):
         if not kind.said:

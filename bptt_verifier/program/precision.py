@@ -126,12 +126,13 @@ def find_arrays(function: Callable[..., Any]) -> list[Array]:
 
 
 def list_referents(found: Any) -> list[Any]:
-    """List what an object refers to without numbers and text; of a list, what can be reached.
+    """List what an object refers to, except numbers and text.
 
-    A file may hold a million tokens beside its arrays.
+    Of a list or tuple, the first entries are read: of a million tokens, no more can be reached.
     """
     every = found[:REACHED] if type(found) in (list, tuple) else gc.get_referents(found)
-    return [each for each in every if not issubclass(type(each), ATOMS)]
+    kinds = {kind for kind in {*map(type, every)} if not issubclass(kind, ATOMS)}
+    return [each for each in every if type(each) in kinds] if kinds else []
 
 
 def is_of_library(found: Any) -> bool:

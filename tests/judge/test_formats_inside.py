@@ -108,7 +108,7 @@ def test_what_is_said_of_each_kind_of_errors(monkeypatch: pytest.MonkeyPatch) ->
     coarse["w"] = OTHER_FORMAT
     (note,) = describe()
     assert f"not evidently rounding to fewer bits inside: {OTHER_FORMAT}. Truncation" in note
-    assert "or an approximation of a function such as tanh in that format" in note
+    assert "and so may an approximation of a function such as tanh in that format" in note
     coarse.clear()
     half["w"] = ""
     (note,) = describe()

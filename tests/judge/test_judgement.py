@@ -149,6 +149,8 @@ def test_comparisons_that_could_have_shown_a_mistake_are_counted_by_gradient() -
         Comparison(n, 0.0, (), 1.0, 1.0, 0.1, r) for n, r in (("a", 0.5), ("a", 1.0), ("b", 2))
     ]
     assert count_compared(every, 0.5) == {"a": 1, "b": 0}
+    shown = [*every, every[-1]._replace(error=1.01)]  # beyond a coarse bound
+    assert count_compared(shown, 0.5) == {"a": 1, "b": 1}
 
 
 def test_a_count_is_known_by_its_last_words() -> None:

@@ -173,12 +173,16 @@ def test_a_case_that_shows_a_mistake_could_have_shown_one(error: float, telling:
         state_compared({"a": np.full(1, 1 + off)}, ones, {"a": np.full(1, bound)}, np.float32)
         for off, bound in ((0.0, 1e-3), (error, 0.5), (0.0, 0.5))
     ]
-    counted, *_ = describe_hidden(cases, None, ())
+    counted, hidden = describe_hidden(cases, None, ())
     assert counted == (
         f"In float32, {telling} of 3 cases could have shown a mistake in every gradient."
     )
+    assert hidden.endswith("; the resolution is that of the other cases.")
     subject: Any = SimpleNamespace(zeros=())
     assert count_conclusive(subject, cases) == {"a": telling}
+    if error > 0.5:  # beside a case that is wrong, no other has a resolution
+        (alone,) = describe_hidden(cases[1:], None, ())
+        assert alone.startswith("In float32, 1 of 2 cases could have shown")
 
 
 @pytest.mark.slow

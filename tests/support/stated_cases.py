@@ -76,6 +76,11 @@ def state_overflow(dtype: Any, label: str, *notes: str) -> Breach:
     return Breach(Mistake("not-finite", label, {}), (f"With {label}.", *notes), dtype)
 
 
+FACTOR = Mistake(
+    "constant-factor", "in ∂L/∂a, every entry is 1.5 times what it should be.",
+    {"gradients": ["a"], "factor": "1.5", "value": 1.5},
+)  # fmt: skip
+
 CASE_OF_ONES = state_case({"w": np.ones(2)}, {"w": np.ones(2)})
 
 
