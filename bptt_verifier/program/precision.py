@@ -23,6 +23,7 @@ from bptt_verifier.tolerance.formats import is_floating
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
 ATOMS = (int, float, complex, str, bytes, bool, type(None), np.generic)
+LONG = 1000  # entries of a list of which not all are looked at
 PACKAGES = ("site-packages", "dist-packages")  # folders of what is installed
 COMPILED = type(jax.jit(lambda: None))
 
@@ -128,11 +129,16 @@ def find_arrays(function: Callable[..., Any]) -> list[Array]:
 def list_referents(found: Any) -> list[Any]:
     """List what an object refers to, except numbers and text.
 
-    Of a list or tuple, the first entries are read: of a million tokens, no more can be reached.
+    Of a list or tuple, the first entries are read: of a million tokens, no more can be reached. A
+    long one that begins and ends with a number or text is taken to have nothing else.
     """
-    every = found[:REACHED] if type(found) in (list, tuple) else gc.get_referents(found)
-    kinds = {kind for kind in {*map(type, every)} if not issubclass(kind, ATOMS)}
-    return [each for each in every if type(each) in kinds] if kinds else []
+    if type(found) not in (list, tuple):
+        every: Sequence[Any] = gc.get_referents(found)
+    elif len(found) > LONG and all(issubclass(type(found[i]), ATOMS) for i in (0, -1)):
+        return []
+    else:
+        every = found[:REACHED]
+    return [each for each in every if not issubclass(type(each), ATOMS)]
 
 
 def is_of_library(found: Any) -> bool:

@@ -17,6 +17,7 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program import precision
 from bptt_verifier.program.precision import (
+    LONG,
     REACHED,
     find_arrays,
     forget_other_precision,
@@ -261,6 +262,28 @@ def test_arrays_are_found_beside_more_numbers_than_objects_can_be_reached() -> N
     tokens, table = [number + 0.5 for number in range(2 * REACHED)], [*map(float, range(5)), y]
     every = {"tokens": tokens, "pair": (tuple(map(str, tokens)), {"x": x, "table": [table]})}
     assert {id(each) for each in find_arrays(refer_to(every))} == {id(x), id(y)}
+
+
+@pytest.mark.parametrize(("numbers", "reached"), [(LONG - 1, True), (LONG, False)])
+def test_a_long_list_that_begins_and_ends_with_numbers_has_nothing_else(
+    numbers: int, reached: bool
+) -> None:
+    x, half = np.ones(2), [1.0] * (numbers // 2)
+    between = [*half, x, *half, *[2] * (numbers % 2)]
+    for every, found in ((between, reached), ([*between, x], True), ([x, *between], True)):
+        for kind in (list, tuple):
+            assert [*map(id, find_arrays(refer_to(kind(every))))] == [id(x)] * found
+
+
+def test_arrays_are_found_beside_objects_whose_class_has_no_hash() -> None:
+    class Named(type):
+        def __eq__(cls, other: object) -> bool:
+            return isinstance(other, type) and cls.__name__ == other.__name__
+
+        __hash__ = None  # type: ignore[assignment]
+
+    x = np.ones(2)
+    assert [*map(id, find_arrays(refer_to([Named("Layer", (), {})(), x])))] == [id(x)]
 
 
 def test_a_long_list_is_read_as_far_as_it_can_be_reached() -> None:
