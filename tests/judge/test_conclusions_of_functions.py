@@ -156,6 +156,25 @@ def test_another_name_or_a_doubt_comes_before_that_of_a_rounded_gradient(
     monkeypatch.setattr(path, "list_doubts", lambda *given: doubts)
     assert (begin(right).find_other_name() is not None) is kept
     assert stated == [("a note", f"24 of 24 cases {COUNTED}")]
+    judgement = begin(right, [case_at(1.0), case_at(1.0, allowed=1e5)])
+    judgement.subject.notes = ("a note",)  # as where the cases are not counted ahead
+    judgement.compare_cases()
+    judgement.find_other_name()
+    assert stated[1] == ("a note", f"1 of 2 cases {COUNTED}")
+
+
+def test_a_loss_that_scatter_shows_to_be_another_one_is_reported_with_what_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judgement = begin(right, [case_at(1.0)])
+    judgement.compare_cases()
+    (found,) = judgement.compared
+    decided = found._replace(allowed={"w": np.full(2, 0.5)})
+    monkeypatch.setattr(path, "decide_by_scatter", lambda *given: ([decided, found], ["slight"]))
+    monkeypatch.setattr(path, "find_new_difference", lambda *given: UNKNOWN)
+    report = judgement.conclude()
+    assert (report.verdict, report.mistakes) == (Verdict.DISAGREES, (UNKNOWN,))
+    assert judgement.compared == [decided]
 
 
 @pytest.mark.parametrize("other", [None, Report("another", Verdict.INCONCLUSIVE)])

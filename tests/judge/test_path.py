@@ -36,6 +36,27 @@ def begin(progress: Any = lambda done, total: None, **more: Any) -> SubjectJudge
     return SubjectJudgement(Submission(lambda w: w), SimpleNamespace(**stated | more), "", progress)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("precision", [None, np.float16])
+def test_a_format_that_the_subject_states_is_known_and_not_inferred(precision: Any) -> None:
+    judgement = begin(precision=precision)
+    assert judgement.precision is precision
+    assert judgement.precision_known is (precision is not None)
+    assert judgement.inferred is False
+
+
+def test_the_format_of_parts_is_learnt_with_those_of_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, after = see(1e-13, True)
+    judgement = begin()
+    monkeypatch.setattr(path, "weigh", lambda *given, far: after)
+    monkeypatch.setattr(path, "find_formats_inside", lambda *given: {"w": np.float16})
+    again = see_precisely(1.0)[0]
+    judgement.attempt = lambda case: again  # type: ignore[method-assign]
+    assert judgement.learn_precision(found) is again
+    assert judgement.inside == {"w": np.float16}
+
+
 def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
     ones = {"w": np.ones(2)}
     found = state_compared({"w": np.full(2, 1.5)}, ones, {"w": np.full(2, 1e-9)})

@@ -359,6 +359,7 @@ def test_probes_are_compared_step_by_step_or_end_the_judgement() -> None:
         report = judgement.compare_probes()
         assert (report is not None) is (kind == "refused")
         assert len(judgement.probes) == number
+        assert judgement.called == [probe.case] * 2  # and none behind a refusal
         assert seen == [*range(1, number + 1)]
         assert judgement.probes[0].allowed["U"].tolist() == [[0.5, 0.0]]
         assert len(judgement.overflows) == (kind == "left out")
