@@ -283,7 +283,7 @@ def test_arrays_are_found_beside_objects_whose_class_has_no_hash() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     x = np.ones(2)
-    assert [*map(id, find_arrays(refer_to([Named("Layer", (), {})(), x])))] == [id(x)]
+    assert id(x) in map(id, find_arrays(refer_to([Named("Layer", (), {})(), x])))
 
 
 def test_a_long_list_is_read_as_far_as_it_can_be_reached() -> None:
