@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bptt_verifier.program.attempt import is_beside
+from bptt_verifier.program.source_lines import is_of_judge
 
 folders: list[Path] = []  # of the files that are judged: one, once the verdict has been sent
 
@@ -54,7 +55,8 @@ def forget_objects(folder: Path) -> None:
     for module in [*sys.modules.values()]:
         space = getattr(module, "__dict__", {})  # of any object that stands there
         file = str(space.get("__file__"))
-        if file.startswith(f"{folder}{os.sep}") and is_beside(Path(file), folder):
+        beside = file.startswith(f"{folder}{os.sep}") and is_beside(Path(file), folder)
+        if beside and not is_of_judge(file):  # which is there in a clone of this project
             names = [name for name in space if name != "__builtins__"]
             with suppress(BaseException):
                 space.update(dict.fromkeys(names))

@@ -411,3 +411,13 @@ def test_a_process_that_leaves_the_group_keeps_no_verdict_waiting(tmp_path: Path
     begun = time.monotonic()
     assert judge(file, options={"examples": 1}).verdict is Verdict.AGREES
     assert time.monotonic() - begun < 15
+
+
+def test_a_file_in_a_clone_of_the_project_leaves_the_judge_as_it_is() -> None:
+    code = (
+        "import bptt_verifier; from pathlib import Path; from bptt_verifier.commands import ending;"
+        "ending.forget_objects(Path(bptt_verifier.__file__).parents[1]);"
+        "print(ending.forget_objects.__name__, ending.is_beside.__name__)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["forget_objects", "is_beside"]
